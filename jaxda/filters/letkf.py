@@ -1,0 +1,126 @@
+"""The local ensemble transform Kalman filter (Hunt, Kostelich & Szunyogh 2007, Physica D 230, 112-126).
+
+At each column, with member deviations X (state) and Y (observed), innovation d and the inverse error
+variances R^-1 times a Gaspari-Cohn taper (their Sec. 2.3 and eqs. 20-25):
+
+    A = (M - 1) I + Y^T R^-1 Y,
+    analysis = mean + X [ sqrt(M - 1) A^(-1/2) + A^-1 Y^T R^-1 d ],
+
+with the symmetric square root A^(-1/2). The columns are done in batches of gathers of a fixed size, so
+memory does not grow with the number of observations.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxda.filters.inflation import deviations, relaxed_to, rescaled, spread
+from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
+from jaxda.numerics.matrices import inverse_square_root
+from jaxda.observations import Observation, Operator, cleaned
+from jaxda.parallel.mesh import over_columns
+from jaxda.settings import Count, Fraction, Length, Positive, described, settings
+
+
+@settings
+class LETKFConfig:
+    """Settings of the LETKF."""
+
+    kind: Literal["letkf"] = described("letkf", "filter")
+    cutoff: Length = described(2000.0, "zero radius of the taper, inf for none [km; grid points for Lorenz-96]")
+    vertical_taper: Fraction | None = described(
+        None, "weight of the other boundary's observations; from the Rossby radius where left out [1]"
+    )
+    rtps: Fraction = described(0.3, "relaxation to prior spread [1]")
+    inflation: Positive = described(1.0, "factor on the analysis deviations [1]")
+    rotation: bool = described(False, "rotate the analysis deviations at random, keeping mean and covariance")
+    batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
+
+
+def ensemble_transform(gram: Array, projected: Array) -> Array:
+    """Weights `(..., M, M)` of the members: the bracket of the module's docstring, symmetric part plus mean part.
+
+    Args:
+        gram: Y^T R^-1 Y, `(..., M, M)`.
+        projected: Y^T R^-1 d, `(..., M)`.
+    """
+    m = gram.shape[-1]
+    root = inverse_square_root(gram + (m - 1) * jnp.eye(m, dtype=gram.dtype), m - 1.0)
+    mean_weights = root @ (root @ projected[..., None])
+    return jnp.sqrt(m - 1.0).astype(gram.dtype) * root + mean_weights
+
+
+def make_analysis(config: LETKFConfig, geometry: Geometry, operator: Operator, mesh=None):
+    """The LETKF as a function (key, ensemble, observation) -> ensemble.
+
+    Args:
+        mesh: devices over which the columns are spread; None for one.
+
+    Raises:
+        ValueError: a cut-off under the grid spacing, so that points between observations see none of them.
+    """
+    if config.cutoff < geometry.spacing:
+        raise ValueError(f"cutoff = {config.cutoff:g} is under the grid spacing; use at least {geometry.spacing:g}")
+    global_weights = math.isinf(config.cutoff)
+    taper_between_levels = jnp.asarray(vertical_taper(geometry, config.cutoff, config.vertical_taper))
+    if not global_weights:
+        neighbours = make_neighbours(geometry, operator, config.cutoff)
+    n_columns = math.prod(geometry.columns)
+
+    def at_columns(columns, x, y, innovation, precision):
+        """Analysis deviations `(C, levels, M)` at columns `(C,)` from x `(columns, levels, M)` and y `(P, M)`."""
+        index, taper = neighbours(columns)
+        gram, projected = _normal_equations(y[index], innovation[index], taper.astype(y.dtype) * precision[index])
+        mix = taper_between_levels.astype(y.dtype)
+        gram = jnp.einsum("kl,lcmn->ckmn", mix, gram)
+        projected = jnp.einsum("kl,lcm->ckm", mix, projected)
+        return jnp.einsum("ckm,ckmn->ckn", x[columns], ensemble_transform(gram, projected))
+
+    def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
+        members = ensemble.shape[0]
+        observation = cleaned(observation)
+        mean, x = deviations(ensemble)
+        h_mean, y = deviations(operator(ensemble).reshape(members, -1))
+        precision = observation.precision.reshape(-1).astype(ensemble.dtype)
+        innovation = jnp.where(precision > 0, observation.values.reshape(-1) - h_mean, 0.0)
+        if global_weights:
+            weights = ensemble_transform(*_normal_equations(y.T, innovation, precision))
+            moved = jnp.einsum("m...,mn->n...", x, weights)
+        else:
+            by_column = x.reshape(members, geometry.levels, n_columns).T
+            moved = over_columns(at_columns, n_columns, mesh, config.batch)(by_column, y.T, innovation, precision)
+            moved = moved.T.reshape(ensemble.shape)
+        posterior = relaxed_to(spread(ensemble), mean + moved, config.rtps)
+        if config.rotation:
+            posterior = _rotated(key, posterior)
+        return rescaled(posterior, config.inflation) if config.inflation != 1.0 else posterior
+
+    return analysis
+
+
+def _normal_equations(y: Array, innovation: Array, weight: Array) -> tuple[Array, Array]:
+    """Y^T W Y `(..., M, M)` and Y^T W d `(..., M)` from y `(..., K, M)`, d and w `(..., K)`."""
+    root = jnp.sqrt(weight)
+    y = y * root[..., None]
+    return jnp.einsum("...km,...kn->...mn", y, y), jnp.einsum("...km,...k->...m", y, root * innovation)
+
+
+def _rotated(key: Array, ensemble: Array) -> Array:
+    """Deviations times a random orthogonal matrix that keeps their zero mean (Sakov & Oke 2008, Sec. 2c).
+
+    With B an orthogonal matrix whose first column is constant, B diag(1, O) B^T is such a matrix for any
+    orthogonal O of order M - 1.
+    """
+    m = ensemble.shape[0]
+    dtype = ensemble.dtype
+    mean, deviation = deviations(ensemble)
+    start = jnp.concatenate([jnp.ones((m, 1), dtype), jnp.eye(m, dtype=dtype)[:, 1:]], axis=1)
+    basis = jnp.linalg.qr(start)[0]
+    turn = jax.random.orthogonal(key, m - 1, dtype=dtype)
+    rotation = basis[:, :1] @ basis[:, :1].T + basis[:, 1:] @ turn @ basis[:, 1:].T
+    return mean + jnp.einsum("mn,n...->m...", rotation, deviation)

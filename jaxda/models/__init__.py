@@ -1,0 +1,1 @@
+"""Floor 1: forecast models, each a config, `make_params`, `step`: state -> state."""

@@ -1,0 +1,253 @@
+"""Observations of a state: where they are, what they measure, how precise they are.
+
+An operator is h(x) = function(G x): G picks grid points or interpolates linearly between them, the
+function acts on each value. With precision r = 1/sigma^2 and r = 0 where nothing was observed,
+
+    log p(y | x) = -1/2 sum_j r_j (y_j - h_j(x))^2 + const,
+    gradient     = G^T [ f'(Gx) r (y - f(Gx)) ],      -Hessian ~ G^T diag(f'(Gx)^2 r) G   (Gauss-Newton)
+
+and the row sums of the Gauss-Newton matrix, G^T (f'^2 r) since the rows of G sum to one, bound it from
+above (Gershgorin): `stiffness` returns them, exact where observations sit on grid points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxda.settings import Count, Fraction, Positive, described, settings
+
+
+class Observation(NamedTuple):
+    """Values and precisions 1/sigma^2 of one shape; precision 0, or a value of NaN, means not observed."""
+
+    values: Array
+    precision: Array
+
+
+@settings
+class ObservationConfig:
+    """The network, the operator and the error of the observations."""
+
+    operator: Literal["identity", "scaled", "arctan"] = described(
+        "scaled", "what is measured: x, s x or arctan(s x), with s from PV to K (1 for Lorenz-96)"
+    )
+    sigma: Positive | tuple[Positive, ...] = described(
+        1.0, "standard deviation of the error, one or one a boundary [unit of the operator: K if scaled]"
+    )
+    boundary: Literal["both", "lower", "upper"] = described("both", "which boundaries are observed")
+    spacing: Count = described(1, "every how many grid points along each axis [grid points]")
+    positions: Count | None = described(
+        None, "observe this many positions anywhere on the domain instead of grid points, by bilinear interpolation [1]"
+    )
+    fraction: Fraction = described(1.0, "part of these sites observed at a time, drawn at random [1]")
+    redraw: bool = described(True, "draw the random sites anew at every cycle; else once")
+    seed: int = described(0, "seed of positions and of sites drawn once [1]")
+
+
+class PointFunction(NamedTuple):
+    """A function of one value and its inverse (None where it has none)."""
+
+    apply: Callable[[Array], Array]
+    invert: Callable[[Array, Array], Array] | None
+
+
+def _arctan(scale: float) -> PointFunction:
+    # tan is inverted no closer to its pole than one error standard deviation: beyond, noise decides the sign
+    def invert(y, sigma):
+        edge = jnp.maximum(0.5 * math.pi - sigma, 0.0)
+        return jnp.tan(jnp.clip(y, -edge, edge)) / scale
+
+    return PointFunction(lambda x: jnp.arctan(scale * x), invert)
+
+
+FUNCTIONS: dict[str, Callable[[float], PointFunction]] = {
+    "identity": lambda scale: PointFunction(lambda x: x, lambda y, sigma: y),
+    "scaled": lambda scale: PointFunction(lambda x: scale * x, lambda y, sigma: y / scale),
+    "arctan": _arctan,
+}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """h: states `(..., *shape)` -> values `(..., *shape)` on the grid or `(..., P)` at positions.
+
+    Attributes:
+        shape: of one state.
+        function: acts on each interpolated value; `invert` may be None for a user's function.
+        positions: `(P, len(shape))` in grid indices (boundary, y, x), or None for every grid point.
+    """
+
+    shape: tuple[int, ...]
+    function: PointFunction
+    positions: np.ndarray | None = None
+    _corners: np.ndarray | None = field(init=False, repr=False, default=None)
+    _weights: np.ndarray | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self):
+        if self.positions is not None:
+            corners, weights = _linear_interpolation(np.asarray(self.positions, float), self.shape)
+            object.__setattr__(self, "_corners", corners)
+            object.__setattr__(self, "_weights", weights)
+        out = jax.eval_shape(self.__call__, jax.ShapeDtypeStruct(self.shape, jnp.zeros(()).dtype))
+        if out.shape != self.values_shape:
+            raise ValueError(f"operator: the function returns shape {out.shape}, not {self.values_shape}; it must keep the shape")
+
+    @property
+    def values_shape(self) -> tuple[int, ...]:
+        """Shape of one set of observed values."""
+        return self.shape if self.positions is None else (len(self.positions),)
+
+    def interpolate(self, x: Array) -> Array:
+        """G x: `(..., *shape)` -> `(..., *values_shape)`."""
+        if self.positions is None:
+            return x
+        flat = x.reshape(*x.shape[: x.ndim - len(self.shape)], -1)
+        return jnp.sum(flat[..., self._corners] * jnp.asarray(self._weights, x.dtype), axis=-1)
+
+    def spread(self, values: Array) -> Array:
+        """G^T v: `(*values_shape)` -> `(*shape)`, the adjoint of `interpolate`."""
+        if self.positions is None:
+            return values
+        shares = values[:, None] * jnp.asarray(self._weights, values.dtype)
+        return jnp.zeros(math.prod(self.shape), values.dtype).at[self._corners].add(shares).reshape(self.shape)
+
+    def __call__(self, x: Array) -> Array:
+        """h(x), in the unit of the observations."""
+        return self.function.apply(self.interpolate(x))
+
+    def slope(self, x: Array) -> Array:
+        """f'(G x), `(*values_shape)`, by forward differentiation."""
+        gx = self.interpolate(x)
+        return jax.jvp(self.function.apply, (gx,), (jnp.ones_like(gx),))[1]
+
+
+def _linear_interpolation(positions: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices and weights `(P, corners)` of (bi)linear interpolation; horizontal axes are periodic."""
+    if positions.ndim != 2 or positions.shape[1] != len(shape):
+        raise ValueError(f"positions has shape {positions.shape}, not (P, {len(shape)}); give boundary, y, x indices")
+    horizontal = positions[:, len(shape) - _horizontal(shape) :]
+    sizes = np.array(shape[len(shape) - _horizontal(shape) :])
+    base = np.floor(horizontal).astype(int)
+    part = horizontal - base
+    corners, weights = [], []
+    for corner in np.ndindex(*(2,) * len(sizes)):
+        index = (base + corner) % sizes
+        columns = np.ravel_multi_index(tuple(index.T), tuple(sizes))
+        if len(shape) > len(sizes):
+            columns = columns + np.rint(positions[:, 0]).astype(int) * math.prod(sizes)
+        corners.append(columns)
+        weights.append(np.prod(np.where(corner, part, 1.0 - part), axis=1))
+    return np.stack(corners, axis=1), np.stack(weights, axis=1)
+
+
+def _horizontal(shape: tuple[int, ...]) -> int:
+    """How many trailing axes of a state are horizontal: (2, N, N) has two, (d,) has one."""
+    return 2 if len(shape) == 3 else 1
+
+
+def make_operator(config: ObservationConfig, shape: tuple[int, ...], scale: float = 1.0, function: PointFunction | None = None) -> Operator:
+    """The operator of a configuration for states of `shape`; `function` replaces the configured one.
+
+    Args:
+        scale: s of the operators `scaled` and `arctan`, in unit of the observations per unit of the state.
+
+    Raises:
+        ValueError: an operator that does not keep the shape, a spacing that does not divide the grid.
+    """
+    n = shape[-1]
+    if n % config.spacing:
+        raise ValueError(f"spacing = {config.spacing} does not divide the {n} grid points; use a divisor of {n}")
+    if config.boundary != "both" and len(shape) != 3:
+        raise ValueError(f'boundary = "{config.boundary}" needs a model with two boundaries; use "both"')
+    positions = None
+    if config.positions is not None:
+        rng = np.random.default_rng(config.seed)
+        positions = rng.uniform(size=(config.positions, len(shape))) * np.array(shape)
+        if len(shape) == 3:
+            levels = {"both": [0, 1], "lower": [0], "upper": [1]}[config.boundary]
+            positions[:, 0] = rng.choice(levels, size=config.positions)
+    return Operator(shape, function or FUNCTIONS[config.operator](scale), positions)
+
+
+def make_network(config: ObservationConfig, operator: Operator) -> Callable[[Array, Array], Observation]:
+    """A function (key, truth) -> Observation: new errors, and new sites where the network is random.
+
+    The truth is one state of `operator.shape`. On the grid a random site is a column: all observed
+    boundaries are measured there, as in the published random networks.
+
+    Raises:
+        ValueError: sigma with a number of values that is neither 1 nor the number of boundaries, a
+            fraction that leaves no site.
+    """
+    shape = operator.values_shape
+    on_grid = operator.positions is None
+    columns = shape[-_horizontal(shape) :] if on_grid else shape
+    always = np.ones(shape, bool)
+    if on_grid:
+        always[...] = _every(config.spacing, columns)
+        if config.boundary != "both":
+            always[1 if config.boundary == "lower" else 0] = False
+    sigma = _error_of_each(config.sigma, operator)
+    candidates = np.flatnonzero(always.reshape(-1, math.prod(columns)).any(0))
+    count = round(config.fraction * len(candidates))
+    if count == 0:
+        raise ValueError(f"fraction = {config.fraction:g} of {len(candidates)} sites leaves none; use at least {1 / len(candidates):.2g}")
+
+    def chosen(key):
+        if count == len(candidates):
+            return jnp.asarray(always)
+        picked = jax.random.permutation(key, jnp.asarray(candidates))[:count]
+        sites = jnp.zeros(math.prod(columns), bool).at[picked].set(True).reshape(columns)
+        return always & sites
+
+    def observe(key: Array, truth: Array) -> Observation:
+        key_error, key_sites = jax.random.split(key)
+        sites = chosen(key_sites if config.redraw else jax.random.key(config.seed))
+        error_sd = jnp.asarray(sigma, truth.dtype)
+        values = operator(truth) + error_sd * jax.random.normal(key_error, shape, truth.dtype)
+        return Observation(jnp.where(sites, values, jnp.nan), jnp.where(sites, error_sd**-2, 0.0))
+
+    return observe
+
+
+def _every(spacing: int, columns: tuple[int, ...]) -> np.ndarray:
+    axes = [np.arange(size) % spacing == 0 for size in columns]
+    return np.logical_and.outer(axes[0], axes[1]) if len(axes) == 2 else axes[0]
+
+
+def _error_of_each(sigma, operator: Operator) -> np.ndarray:
+    """sigma broadcast to every observation: one value, or one a boundary."""
+    sigma = np.atleast_1d(np.asarray(sigma, float))
+    if sigma.size == 1:
+        return np.full(operator.values_shape, sigma[0])
+    levels = operator.shape[0] if len(operator.shape) == 3 else 1
+    if sigma.size != levels:
+        raise ValueError(f"sigma has {sigma.size} values for {levels} boundaries; give one, or one a boundary")
+    if operator.positions is not None:
+        return sigma[np.rint(operator.positions[:, 0]).astype(int)]
+    return np.broadcast_to(sigma[:, None, None], operator.values_shape)
+
+
+def cleaned(observation: Observation) -> Observation:
+    """The same with NaN values set to zero at precision zero: what every filter does first."""
+    seen = jnp.isfinite(observation.values) & (observation.precision > 0)
+    return Observation(jnp.where(seen, observation.values, 0.0), jnp.where(seen, observation.precision, 0.0))
+
+
+def likelihood_score(operator: Operator, observation: Observation, x: Array) -> Array:
+    """Gradient of log p(y | x) with respect to one state x, `(*shape)`; the observation is cleaned."""
+    hx, pull_back = jax.vjp(operator, x)
+    return pull_back(observation.precision * (observation.values - hx))[0]
+
+
+def stiffness(operator: Operator, observation: Observation, x: Array) -> Array:
+    """Row sums of the Gauss-Newton Hessian of -log p(y | x), `(*shape)`, zero where nothing is observed."""
+    return operator.spread(operator.slope(x) ** 2 * observation.precision)

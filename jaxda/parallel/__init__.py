@@ -1,0 +1,1 @@
+"""Floor 0: devices, meshes and what runs over them."""

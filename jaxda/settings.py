@@ -1,0 +1,31 @@
+"""How configuration is declared: frozen dataclasses that check themselves when they are made.
+
+Every module owns the settings of what it makes; `jaxda.config` only composes them. A field's
+description ends with its unit in brackets, and `scripts/*.py --help` prints it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as _dataclass
+
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False, hide_input_in_errors=False)
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+#: a length that may be infinite: "no localization"
+Length = Annotated[float, Field(gt=0, allow_inf_nan=True)]
+
+
+def settings(cls):
+    """Make `cls` a frozen, keyword-only dataclass whose fields pydantic checks."""
+    return _dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
+
+
+def described(default, description: str):
+    """A field with its default and a description that ends in the unit."""
+    return Field(default=default, description=description)
