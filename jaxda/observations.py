@@ -53,10 +53,11 @@ class ObservationConfig:
 
 
 class PointFunction(NamedTuple):
-    """A function of one value and its inverse (None where it has none)."""
+    """A function of one value; its inverse (values, sigma) -> x, None where it has none; s if it is arctan(s x)."""
 
     apply: Callable[[Array], Array]
-    invert: Callable[[Array, Array], Array] | None
+    invert: Callable[[Array, Array], Array] | None = None
+    arctan_scale: float | None = None
 
 
 def _arctan(scale: float) -> PointFunction:
@@ -65,7 +66,7 @@ def _arctan(scale: float) -> PointFunction:
         edge = jnp.maximum(0.5 * math.pi - sigma, 0.0)
         return jnp.tan(jnp.clip(y, -edge, edge)) / scale
 
-    return PointFunction(lambda x: jnp.arctan(scale * x), invert)
+    return PointFunction(lambda x: jnp.arctan(scale * x), invert, arctan_scale=scale)
 
 
 FUNCTIONS: dict[str, Callable[[float], PointFunction]] = {
@@ -98,7 +99,8 @@ class Operator:
             object.__setattr__(self, "_weights", weights)
         out = jax.eval_shape(self.__call__, jax.ShapeDtypeStruct(self.shape, jnp.zeros(()).dtype))
         if out.shape != self.values_shape:
-            raise ValueError(f"operator: the function returns shape {out.shape}, not {self.values_shape}; it must keep the shape")
+            wrong = f"returns {out.shape} for {self.values_shape}"
+            raise ValueError(f"operator: its function {wrong}; it must keep the shape")
 
     @property
     def values_shape(self) -> tuple[int, ...]:
@@ -153,7 +155,9 @@ def _horizontal(shape: tuple[int, ...]) -> int:
     return 2 if len(shape) == 3 else 1
 
 
-def make_operator(config: ObservationConfig, shape: tuple[int, ...], scale: float = 1.0, function: PointFunction | None = None) -> Operator:
+def make_operator(
+    config: ObservationConfig, shape: tuple[int, ...], scale: float = 1.0, function: PointFunction | None = None
+) -> Operator:
     """The operator of a configuration for states of `shape`; `function` replaces the configured one.
 
     Args:
@@ -199,7 +203,8 @@ def make_network(config: ObservationConfig, operator: Operator) -> Callable[[Arr
     candidates = np.flatnonzero(always.reshape(-1, math.prod(columns)).any(0))
     count = round(config.fraction * len(candidates))
     if count == 0:
-        raise ValueError(f"fraction = {config.fraction:g} of {len(candidates)} sites leaves none; use at least {1 / len(candidates):.2g}")
+        least = 1 / len(candidates)
+        raise ValueError(f"fraction = {config.fraction:g} of {len(candidates)} sites is none; use at least {least:.2g}")
 
     def chosen(key):
         if count == len(candidates):

@@ -36,7 +36,7 @@ def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Calla
 
     def checked(ensemble):
         if len(ensemble) % mesh.size:
-            raise ValueError(f"members = {len(ensemble)} do not divide over {mesh.size} devices; use a multiple of {mesh.size}")
+            raise ValueError(f"members = {len(ensemble)} do not divide over {mesh.size} devices; use a multiple")
         return spread(ensemble)
 
     return checked

@@ -1,0 +1,104 @@
+"""What a filter has to beat: doing nothing, copying the observations, knowing only the climate.
+
+Both analyses below know no flow: each point is estimated by itself, with diagonal variances, so they are
+exact where observations sit on grid points.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxda.filters.inflation import deviations
+from jaxda.observations import Observation, Operator, cleaned, likelihood_score, stiffness
+from jaxda.settings import described, settings
+
+
+@settings
+class FreeRunConfig:
+    """No analysis: the ensemble runs on."""
+
+    kind: Literal["free-run"] = described("free-run", "filter")
+
+
+@settings
+class ObservationsOnlyConfig:
+    """The observations themselves; the climate's mean where there are none."""
+
+    kind: Literal["observations-only"] = described("observations-only", "filter")
+
+
+@settings
+class ClimatologyConfig:
+    """Optimal interpolation of the observations into the climate's mean."""
+
+    kind: Literal["climatology"] = described("climatology", "filter")
+
+
+class Climate(NamedTuple):
+    """Mean and variance of the model's states, each `(*shape)`."""
+
+    mean: Array
+    variance: Array
+
+
+def make_free_run():
+    """The analysis that returns its ensemble."""
+    return lambda key, ensemble, observation: ensemble
+
+
+def make_observations_only(operator: Operator, climate: Climate):
+    """Analysis: h^-1 of the observations, averaged where several touch a point, the climate's mean elsewhere.
+
+    The members scatter around it with the error that h^-1 makes of sigma, at most the climate's spread.
+
+    Raises:
+        ValueError: an operator whose function has no inverse.
+    """
+    if operator.function.invert is None:
+        raise ValueError("observations-only needs the inverse of the operator's function; give PointFunction.invert")
+
+    def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
+        observation = cleaned(observation)
+        seen = (observation.precision > 0).astype(ensemble.dtype)
+        sigma = jax.lax.rsqrt(jnp.where(seen > 0, observation.precision, 1.0))
+        state = operator.function.invert(observation.values, sigma)
+        slope = jax.jvp(operator.function.apply, (state,), (jnp.ones_like(state),))[1]
+        touched = operator.spread(seen)
+        average = lambda values: operator.spread(seen * values) / jnp.where(touched > 0, touched, 1.0)
+        variance = jnp.minimum(average((sigma / slope) ** 2), climate.variance)
+        mean = jnp.where(touched > 0, average(state), climate.mean)
+        return _scattered(key, ensemble, mean, jnp.where(touched > 0, variance, climate.variance))
+
+    return analysis
+
+
+def make_climatology(operator: Operator, climate: Climate, iterations: int = 10):
+    """Analysis: the most probable state given the observations and N(mean, variance) at each point.
+
+    Gauss-Newton on (x - m)^2 / v + |y - h(x)|^2 / sigma^2 with `observations.stiffness` for the Hessian: for a
+    linear operator on grid points one iteration gives optimal interpolation, m + v/(v + R) (y - m).
+    """
+
+    def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
+        observation = cleaned(observation)
+
+        def improve(x, _):
+            precision = 1.0 / climate.variance + stiffness(operator, observation, x)
+            gradient = (climate.mean - x) / climate.variance + likelihood_score(operator, observation, x)
+            return x + gradient / precision, 1.0 / precision
+
+        mean, variances = jax.lax.scan(improve, climate.mean, length=iterations)
+        return _scattered(key, ensemble, mean, variances[-1])
+
+    return analysis
+
+
+def _scattered(key: Array, ensemble: Array, mean: Array, variance: Array) -> Array:
+    """Members with exactly this mean and, in expectation, this variance at each point."""
+    members = len(ensemble)
+    noise = deviations(jax.random.normal(key, ensemble.shape, ensemble.dtype))[1]
+    return mean + jnp.sqrt(variance * members / max(members - 1, 1)) * noise

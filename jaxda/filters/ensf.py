@@ -1,0 +1,244 @@
+"""The ensemble score filter as published, every choice of it an option (Bao, Zhang & Zhang 2024; Yin et al. 2024).
+
+Pseudo-time t runs from 1 (noise) to 0 (the state). With
+
+    alpha(t) = 1 - t (1 - eps_alpha),   beta^2(t) = eps_beta + t (1 - eps_beta),
+    b = d log alpha/dt,   sigma^2 = d beta^2/dt - 2 b beta^2,
+
+the forward process Z_t | Z_0 = x is N(alpha x, beta^2), and the reverse SDE from Z_1 ~ N(0, I) is
+
+    dZ = [b Z - sigma^2 s(Z, t)] dt + sigma dW,   s = s_prior + h(t) grad log p(y | z)
+
+(Bao et al. 2024, "An ensemble score filter for tracking high-dimensional nonlinear dynamical systems", eqs. 5-16).
+For members x_i the prior is the mixture of N(alpha x_i, beta^2), whose score has the closed form
+
+    s_prior = -(z - alpha xbar)/beta^2,   xbar = sum_i w_i x_i,   w = softmax_i(-|z - alpha x_i|^2/(2 beta^2)).
+
+What to know before using it:
+
+* `weights = "per-member"` is what the published SQG runs do: w is one for the path's own member. The exact
+  solution at t = 0 is then the forecast member itself, whatever was observed. Stopping half way (`stop = 0.5`)
+  is what lets the observation in.
+* `weights = "softmax"` is the closed form. In more than a few dimensions one member takes all the weight, and the
+  filter chooses again among its members, as a particle filter does.
+* h(t) is a heuristic: the true guidance is the gradient of log E[p(y | Z_0) | Z_t = z].
+
+The tests measure these biases against exact posteriors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxda.filters.inflation import deviations, relaxed_to, spread
+from jaxda.observations import Observation, Operator, cleaned, likelihood_score, stiffness
+from jaxda.settings import Count, Fraction, NonNegative, Positive, described, settings
+
+#: h(t): how much of the likelihood's score is felt at pseudo-time t
+DAMPING: dict[str, Callable[[Array], Array]] = {
+    "linear": lambda t: 1.0 - t,
+    "quadratic": lambda t: (1.0 - t) ** 2,
+    "none": jnp.ones_like,
+}
+#: factor on sigma of the published arctan runs, times the operator's scale
+TAN_SIGMA = 5.0
+
+
+@settings
+class EnSFConfig:
+    """Settings of the ensemble score filter; the defaults are those of the published SQG runs."""
+
+    kind: Literal["ensf"] = described("ensf", "filter")
+    weights: Literal["per-member", "softmax"] = described("per-member", "which members' kernels make the prior score")
+    minibatch: Count | None = described(None, "kernels drawn anew at each step for softmax; all where left out [1]")
+    damping: Literal["linear", "quadratic", "none"] = described("linear", "h(t): 1 - t, (1 - t)^2 or 1")
+    eps_alpha: Positive = described(0.05, "alpha at t = 1 [1]")
+    eps_beta: Fraction = described(0.0, "beta^2 at t = 0 [1]")
+    steps: Count = described(1000, "steps that the whole of [0, 1] would take [1]")
+    stop: Fraction = described(0.5, "pseudo-time at which the path ends [1]")
+    tolerance: NonNegative = described(
+        0.005, "end where the running mean, over a fifth of the steps, of the ensemble mean moves less; 0: never [1]"
+    )
+    integrator: Literal["euler", "exponential"] = described(
+        "euler", "explicit Euler-Maruyama, or exact in the part that is linear in z"
+    )
+    normalise: bool = described(True, "scale states by the forecast's mean and spread at each point")
+    relaxation: Fraction = described(1.0, "how far the spread goes back to the forecast's [1]")
+    spread_cap: Positive | None = described(
+        1.5, "forecast spreads over this many initial ones go to the initial one; none if left out [1]"
+    )
+    likelihood: Literal["true", "tan"] = described(
+        "true", "true likelihood, or the published way with arctan: tan of the data, sigma 5 times scale larger"
+    )
+
+    def __post_init__(self):
+        if self.eps_alpha >= 1:
+            raise ValueError(f"eps_alpha = {self.eps_alpha:g} leaves no diffusion; use a value below 1")
+        if self.minibatch is not None and self.weights != "softmax":
+            raise ValueError(f'minibatch = {self.minibatch} needs weights = "softmax"; leave one out')
+        if round(self.steps * (1.0 - self.stop)) < 1:
+            raise ValueError(f"stop = {self.stop:g} leaves no step of {self.steps}; use a smaller stop or more steps")
+
+
+def schedule(config: EnSFConfig, t: Array) -> tuple[Array, Array, Array, Array]:
+    """alpha, beta^2, b and sigma^2 of the module's docstring at pseudo-time t."""
+    alpha = 1.0 - t * (1.0 - config.eps_alpha)
+    beta2 = config.eps_beta + t * (1.0 - config.eps_beta)
+    b = -(1.0 - config.eps_alpha) / alpha
+    return alpha, beta2, b, (1.0 - config.eps_beta) - 2.0 * b * beta2
+
+
+def prior_score(z: Array, alpha: Array, beta2: Array, kernels: Array) -> Array:
+    """Score at one z `(...)` of the equal mixture of N(alpha x_i, beta2 I) over kernels x_i `(J, ...)`.
+
+    Bao et al. 2024, eq. 13. Distances are expanded, |z - a x|^2 = |z|^2 - 2 a z.x + a^2 |x|^2, and |z|^2 left
+    out: under vmap that is a matrix product, and memory stays at J + M states, never J x M.
+    """
+    flat = kernels.reshape(len(kernels), -1)
+    logits = (alpha * (flat @ z.ravel()) - 0.5 * alpha**2 * (flat * flat).sum(1)) / beta2
+    centre = jnp.tensordot(jax.nn.softmax(logits), kernels, 1)
+    return -(z - alpha * centre) / beta2
+
+
+def _euler(drift, rate, noise_variance, dt):
+    """Increment's drift part and noise variance of explicit Euler-Maruyama."""
+    del rate
+    return dt * drift, dt * noise_variance
+
+
+def _exponential(drift, rate, noise_variance, dt):
+    """The same with dz = drift - rate (z - z_n) solved exactly, an Ornstein-Uhlenbeck process (rate >= 0)."""
+    decay = rate * dt
+    small = decay < 1e-4
+    safe = jnp.where(small, 1.0, decay)
+    phi = jnp.where(small, 1.0 - 0.5 * decay, -jnp.expm1(-safe) / safe)
+    phi2 = jnp.where(small, 1.0 - decay, -jnp.expm1(-2.0 * safe) / (2.0 * safe))
+    return dt * phi * drift, dt * phi2 * noise_variance
+
+
+#: increment of each integrator, and where in a step its coefficients are taken
+INTEGRATORS = {"euler": (_euler, 0.0), "exponential": (_exponential, 0.5)}
+
+
+def reverse_sde(key: Array, config: EnSFConfig, kernels: Array, likelihood, stiff) -> Array:
+    """Paths of the reverse SDE from noise at t = 1 to `config.stop`, one a kernel; returns `(M, ...)`.
+
+    Args:
+        kernels: prior members x_i `(M, ...)`.
+        likelihood: z `(...)` -> grad log p(y | z).
+        stiff: z `(...)` -> an upper bound of minus its diagonal derivative; used by the exponential integrator.
+    """
+    members, dtype = len(kernels), kernels.dtype
+    increment, where = INTEGRATORS[config.integrator]
+    damping = DAMPING[config.damping]
+    total = round(config.steps * (1.0 - config.stop))
+    dt = 1.0 / config.steps
+    number = jnp.arange(members)
+
+    def noise(step):
+        keys = jax.vmap(lambda m: jax.random.fold_in(jax.random.fold_in(key, step), m))(number)
+        return jax.vmap(lambda k: jax.random.normal(k, kernels.shape[1:], dtype))(keys)
+
+    def kernels_at(step):
+        if config.minibatch is None or config.minibatch >= members:
+            return kernels
+        chosen = jax.random.choice(jax.random.fold_in(key, -1 - step), members, (config.minibatch,), replace=False)
+        return kernels[chosen]
+
+    def advance(z, step):
+        t = 1.0 - (step + where) * dt
+        alpha, beta2, b, sigma2 = schedule(config, t.astype(dtype))
+        h = damping(t.astype(dtype))
+        shared = kernels_at(step)
+
+        def one(z, own, xi):
+            score = prior_score(z, alpha, beta2, shared if config.weights == "softmax" else own[None])
+            drift = -b * z + sigma2 * (score + h * likelihood(z))
+            rate = b + sigma2 * (1.0 / beta2 + h * stiff(z)) if config.integrator == "exponential" else 0.0
+            move, variance = increment(drift, rate, sigma2, dt)
+            return z + move + jnp.sqrt(variance) * xi
+
+        return jax.vmap(one)(z, kernels, noise(step))
+
+    start = noise(total)
+    if config.tolerance == 0:
+        return jax.lax.scan(lambda z, step: (advance(z, step), None), start, jnp.arange(total))[0]
+    return _until_steady(advance, start, total, config)
+
+
+def _until_steady(advance, start: Array, total: int, config: EnSFConfig) -> Array:
+    """The same path, ended where the running mean of the ensemble mean over a fifth of all steps stands still.
+
+    Putting a new mean in the place of one a window ago moves the running mean by their difference over the
+    window, so a ring of past means is all it takes. The rule is asked only once the ring is full.
+    """
+    window = max(1, config.steps // 5)
+    ring = jnp.zeros((window, *start.shape[1:]), start.dtype)
+
+    def unfinished(carry):
+        _, _, step, steady = carry
+        return (step < total) & ~steady
+
+    def go(carry):
+        z, ring, step, _ = carry
+        z = advance(z, step)
+        mean = z.mean(0)
+        moved = jnp.abs(mean - ring[step % window]).max() / window
+        return z, ring.at[step % window].set(mean), step + 1, (step > window) & (moved < config.tolerance)
+
+    return jax.lax.while_loop(unfinished, go, (start, ring, jnp.zeros((), int), jnp.zeros((), bool)))[0]
+
+
+def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float | None = None):
+    """The ensemble score filter as a function (key, ensemble, observation) -> ensemble.
+
+    Args:
+        initial_spread: spread of the initial ensemble, in units of the state, for `spread_cap`.
+
+    Raises:
+        ValueError: `spread_cap` without an initial spread, the tan likelihood of another operator.
+    """
+    if config.spread_cap is not None and not initial_spread:
+        raise ValueError("spread_cap needs the initial ensemble's spread; pass initial_spread, or leave spread_cap out")
+    if config.likelihood == "tan" and operator.function.arctan_scale is None:
+        raise ValueError('likelihood = "tan" is for the operator arctan; use "true"')
+
+    def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
+        observation = cleaned(observation)
+        mean, deviation = deviations(ensemble)
+        prior_spread = spread(ensemble)
+        if config.normalise:
+            scale = jnp.where(prior_spread > 0, prior_spread, 1.0)
+        else:
+            mean, deviation, scale = jnp.zeros_like(mean), ensemble, jnp.ones_like(mean)
+        if config.likelihood == "tan":
+            likelihood, stiff = _tan_likelihood(operator, observation, mean, scale)
+        else:
+            likelihood = lambda z: scale * likelihood_score(operator, observation, mean + scale * z)
+            stiff = lambda z: scale**2 * stiffness(operator, observation, mean + scale * z)
+        z = reverse_sde(key, config, deviation / scale, likelihood, stiff)
+        posterior = mean + scale * z
+        target = prior_spread
+        if config.spread_cap is not None:
+            target = jnp.where(prior_spread > config.spread_cap * initial_spread, initial_spread, prior_spread)
+        return relaxed_to(target, posterior, config.relaxation)
+
+    return analysis
+
+
+def _tan_likelihood(operator: Operator, observation: Observation, mean: Array, scale: Array):
+    """The published way with arctan: data are inverted, normalised and put through arctan again.
+
+    y' = arctan((tan(y) - s mean)/spread), h' = arctan(s z), with a standard deviation of 5 s sigma: neither
+    the likelihood of the data nor its width. Kept to reproduce published runs.
+    """
+    s = operator.function.arctan_scale
+    around, width = operator.interpolate(mean), operator.interpolate(scale)
+    values = jnp.arctan((jnp.tan(observation.values) - s * around) / width)
+    moved = Observation(values, observation.precision / (TAN_SIGMA * s) ** 2)
+    return (lambda z: likelihood_score(operator, moved, z)), (lambda z: stiffness(operator, moved, z))

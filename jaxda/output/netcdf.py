@@ -1,0 +1,374 @@
+"""NetCDF files under the CF-1.11 conventions: nature runs in sqgturb's layout, and analyses.
+
+A nature run is `pv(t, z, y, x)` with the model's parameters as global attributes under sqgturb's names,
+so that either program reads the other's files. Times are plain seconds since the model's start; the epoch
+in their unit only lets CF readers decode them.
+
+States are written first and their times last, each followed by a flush: a record whose time is missing
+was cut off half-way, and readers leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import netCDF4
+import numpy as np
+from pydantic import ValidationError
+
+from jaxda import __version__
+from jaxda.models.lorenz96 import Lorenz96Config
+from jaxda.models.sqg import SQGConfig
+
+TIME_UNITS = "seconds since 2000-01-01 00:00:00"
+AXES = {
+    "t": {"standard_name": "time", "long_name": "time since the start of the model", "units": TIME_UNITS, "axis": "T"},
+    "z": {"standard_name": "height", "long_name": "boundary", "units": "m", "positive": "up", "axis": "Z"},
+    "y": {"long_name": "distance across the jet", "units": "m", "axis": "Y"},
+    "x": {"long_name": "distance along the jet", "units": "m", "axis": "X"},
+    "member": {"standard_name": "realization", "long_name": "ensemble member", "units": "1"},
+    "experiment": {"long_name": "name of the experiment"},
+}
+#: Settings that the sizes of the state tell, so that no attribute can contradict them.
+SIZES = ("kind", "N", "dim")
+#: What files may lack: sqgturb's older ones leave out that they are dealiased, and all of them the Jacobian.
+OPTIONAL = {"dealias": True, "jacobian": "sqgturb"}
+
+
+class FileError(ValueError):
+    """A file that cannot be used: one line with its name, the thing, its value and the cure."""
+
+
+class NatureRun(NamedTuple):
+    """A nature run on disk: its parameters, times (T,) in s since the model's start, and the type of its states."""
+
+    path: Path
+    config: SQGConfig
+    times: np.ndarray
+    dtype: np.dtype
+
+
+def one_line(error: ValidationError) -> str:
+    """The complaints of a failed configuration on one line, each with its field and value."""
+    parts = []
+    for e in error.errors():
+        field, message = ".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")
+        parts.append(f"{field} = {e['input']}: {message}" if field else message)
+    return "; ".join(parts)
+
+
+@contextmanager
+def _errors_of(path: str | Path, trouble: str, cure: str) -> Iterator[None]:
+    """Turn what netCDF4 raises into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise FileError(f"{path}: {trouble} ({reason}); {cure}") from None
+
+
+# Reading
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[netCDF4.Dataset]:
+    if not Path(path).is_file():
+        raise FileError(f"{path}: no such file; make a nature run with scripts/nature_run.py --out {path}")
+    unreadable = _errors_of(path, "not a readable NetCDF file", "copy it again or make it again")
+    with unreadable, netCDF4.Dataset(path) as nc:
+        yield nc
+
+
+def _plain(value):
+    """An attribute as a Python value; single precision as the decimal it was rounded from (1e-4, not 9.9999997e-05)."""
+    return float(str(value)) if isinstance(value, np.float32) else getattr(value, "tolist", lambda: value)()
+
+
+def _config(nc: netCDF4.Dataset, path: str | Path) -> SQGConfig:
+    names = [field.name for field in fields(SQGConfig) if field.name not in SIZES]
+    present = {name: _plain(nc.getncattr(name)) for name in names if name in nc.ncattrs()}
+    missing = [name for name in names if name not in present | OPTIONAL]
+    if missing:
+        raise FileError(f"{path}: attribute {missing[0]} is missing; add the model's parameter to the file")
+    try:
+        return SQGConfig(N=nc.dimensions["x"].size, **(OPTIONAL | present))
+    except ValidationError as error:
+        raise FileError(f"{path}: {one_line(error)}; correct the attribute") from None
+
+
+def _times(t: netCDF4.Variable, path: str | Path) -> np.ndarray:
+    if not str(getattr(t, "units", "seconds")).startswith("seconds"):
+        raise FileError(f"{path}: t is in '{t.units}'; it must be in seconds since the start of the model")
+    times = np.ma.filled(np.ma.asarray(t[:], np.float64), np.nan)
+    written = np.flatnonzero(np.isfinite(times))
+    if not written.size:
+        raise FileError(f"{path}: no complete state (t has {times.size} values); make it again")
+    times = times[: written[-1] + 1]
+    increasing = np.diff(times) > 0  # False beside a missing time too
+    if not increasing.all() or not np.isfinite(times[0]):
+        at = int(np.argmin(increasing))
+        pair = f"t[{at + 1}] = {times[at + 1]:g} s follows {times[at]:g} s"
+        raise FileError(f"{path}: {pair}, but times must increase; make the file again")
+    return times
+
+
+def read_nature_run(path: str | Path) -> NatureRun:
+    """Parameters and times of a nature run written here or by sqgturb; `read_states` reads its states.
+
+    Raises:
+        FileError: missing, not NetCDF, cut off, without what it needs, or with times that do not increase.
+    """
+    with _opened(path) as nc:
+        for name in ("pv", "t"):
+            if name not in nc.variables:
+                raise FileError(f"{path}: variable {name} is missing; a nature run has pv(t, z, y, x) and t(t)")
+        pv = nc["pv"]
+        if pv.dimensions != ("t", "z", "y", "x") or nc["t"].dimensions != ("t",):
+            raise FileError(f"{path}: pv has dimensions {pv.dimensions}; they must be (t, z, y, x), and t's (t)")
+        if pv.shape[1] != 2 or pv.shape[2] != pv.shape[3]:
+            raise FileError(f"{path}: (z, y, x) = {pv.shape[1:]}; a state is (2, N, N), two boundaries of a square")
+        return NatureRun(Path(path), _config(nc, path), _times(nc["t"], path), np.dtype(pv.dtype.newbyteorder("=")))
+
+
+def read_states(run: NatureRun, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """States `start` to `stop` (default: all), `(T, 2, N, N)` in m/s and the file's precision.
+
+    The file is open only meanwhile, so long files can be read piece by piece.
+
+    Raises:
+        FileError: the file cannot be read, or a value is missing or not finite.
+    """
+    with _opened(run.path) as nc:
+        states = np.ma.filled(nc["pv"][slice(*slice(start, stop).indices(len(run.times)))], np.nan)
+    bad = ~np.isfinite(states).all((1, 2, 3))
+    if bad.any():
+        at = start + int(np.argmax(bad))
+        day = f"day {run.times[at] / 86400:g}"
+        raise FileError(f"{run.path}: pv[{at}], {day}, has values missing or not finite; use only states before it")
+    return states
+
+
+def require_grid(run: NatureRun, config: SQGConfig) -> None:
+    """Raise FileError unless the run's grid (N, L, H) is that of `config`."""
+    for name in ("N", "L", "H"):
+        found, wanted = getattr(run.config, name), getattr(config, name)
+        if found != wanted:
+            raise FileError(f"{run.path}: {name} = {found:g}, but {name} = {wanted:g} is asked for; change either")
+
+
+# Writing
+
+
+def _create(path: str | Path, kind: str, config, attributes: dict) -> netCDF4.Dataset:
+    if Path(path).exists():
+        raise FileError(f"{path}: exists already; give another name or remove it")
+    with _errors_of(path, "cannot be made", "give a folder that exists and may be written"):
+        nc = netCDF4.Dataset(path, "w", clobber=False, format=kind)
+    about = {"Conventions": "CF-1.11", "source": f"jaxda {__version__}"} | asdict(config) | attributes
+    for name, value in about.items():
+        if name not in SIZES:
+            nc.setncattr(name, int(value) if isinstance(value, bool) else value)
+    return nc
+
+
+def _reopen(path: str | Path) -> netCDF4.Dataset:
+    with _errors_of(path, "cannot be written", "does another program have it open?"):
+        return netCDF4.Dataset(path, "r+")
+
+
+def _put(nc: netCDF4.Dataset, path: str | Path, name: str, where, values) -> None:
+    with _errors_of(path, "cannot be written", "is the disk full?"):
+        nc[name][where] = values
+        nc.sync()
+
+
+def _coordinates(nc: netCDF4.Dataset, config: SQGConfig | Lorenz96Config, **others) -> tuple[str, ...]:
+    """Write the coordinates of a state, and `others` (no values: unlimited), and return the state's names."""
+    if isinstance(config, SQGConfig):
+        along = np.arange(config.N) * (config.L / config.N)
+        space, axes = {"z": np.array([0.0, config.H]), "y": along, "x": along}, AXES
+    else:
+        space, axes = {"x": np.arange(config.dim)}, AXES | {"x": {"long_name": "index of the variable", "units": "1"}}
+    for name, values in (others | space).items():
+        nc.createDimension(name, len(values) or None)
+        text = values.dtype == object
+        variable = nc.createVariable(name, str if text else values.dtype, (name,))
+        variable.setncatts(axes[name])
+        variable[:] = values
+    return tuple(space)
+
+
+def _field(nc: netCDF4.Dataset, name: str, lead: tuple, space: tuple, config, dtype=np.float32, **attributes) -> None:
+    """A compressed variable of states (one a chunk), preceded by the dimensions `lead`; unwritten values are NaN."""
+    sizes = tuple(nc.dimensions[d].size for d in space)
+    options = {"compression": "zlib", "complevel": 1, "shuffle": True, "fill_value": np.nan}
+    variable = nc.createVariable(name, dtype, lead + space, chunksizes=(1,) * len(lead) + sizes, **options)
+    units = {"units": "m s-1", "kelvin_per_unit": config.kelvin} if isinstance(config, SQGConfig) else {"units": "1"}
+    variable.setncatts(units | attributes)
+
+
+class _Writer:
+    """A file being written: a context manager that closes it."""
+
+    def __init__(self, nc: netCDF4.Dataset, path: str | Path):
+        self._nc, self.path = nc, Path(path)
+
+    def close(self) -> None:
+        """Close the file; again is harmless."""
+        if self._nc.isopen():
+            self._nc.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class NatureRunWriter(_Writer):
+    """Appends states to a nature run; made by `create_nature_run` or `extend_nature_run`."""
+
+    def __init__(self, nc: netCDF4.Dataset, path: str | Path, times: Sequence[float] = ()):
+        super().__init__(nc, path)
+        self._count, self._last = len(times), (times[-1] if len(times) else -np.inf)
+
+    def append(self, times: np.ndarray, states: np.ndarray) -> None:
+        """Write states `(T, 2, N, N)` in m/s at `times` (T,) in s since the model's start, and flush.
+
+        Raises:
+            FileError: sizes that do not fit, times that do not increase, values not finite, a full disk.
+        """
+        times, states = np.asarray(times, np.float64), np.asarray(states)
+        wanted = (len(times), *self._nc["pv"].shape[1:])
+        if states.shape != wanted:
+            raise FileError(f"{self.path}: states have shape {states.shape}; give {wanted}")
+        if not (np.diff(times, prepend=self._last) > 0).all():
+            raise FileError(f"{self.path}: times {times} s do not increase from {self._last:g} s; append later states")
+        if not np.isfinite(states).all():
+            raise FileError(f"{self.path}: states after {self._last:g} s are not finite; use a smaller time step")
+        rows = slice(self._count, self._count + len(times))
+        _put(self._nc, self.path, "pv", rows, states)
+        _put(self._nc, self.path, "t", rows, times)
+        self._count, self._last = rows.stop, times[-1]
+
+
+def create_nature_run(path: str | Path, config: SQGConfig, *, dtype=np.float32, **attributes) -> NatureRunWriter:
+    """A new nature run file of `dtype` with `config` and further global `attributes` (text or numbers).
+
+    Raises:
+        FileError: the file exists or cannot be made.
+    """
+    about = {"title": "Nature run of surface quasi-geostrophic turbulence"}
+    about["comment"] = "pv is in m/s; times f * theta0 / g it is the temperature's perturbation in K"
+    nc = _create(path, "NETCDF4_CLASSIC", config, about | attributes)  # the format that sqgturb uses
+    space = _coordinates(nc, config, t=np.zeros(0))
+    _field(nc, "pv", ("t",), space, config, dtype, long_name="potential vorticity on the boundaries")
+    nc.sync()
+    return NatureRunWriter(nc, path)
+
+
+def extend_nature_run(path: str | Path, **attributes) -> NatureRunWriter:
+    """A writer that goes on after the last complete state of a nature run; `attributes` are set anew.
+
+    Raises:
+        FileError: as `read_nature_run`, or the file may not be written.
+    """
+    times = read_nature_run(path).times
+    nc = _reopen(path)
+    nc.setncatts(attributes)
+    return NatureRunWriter(nc, path, times)
+
+
+class AnalysisFile(_Writer):
+    """Analyses of several experiments on one truth; a context manager.
+
+    `pv_truth(t, z, y, x)`; `pv_mean` and `pv_spread (experiment, t, z, y, x)`, the ensemble's mean and
+    standard deviation; `pv_members(experiment, t, member, z, y, x)` where `members` > 0. For Lorenz-96 the
+    stem is `state` and x takes the place of z, y, x. `cycles(experiment)`, written last, counts analyses.
+
+    Args:
+        config: the truth's model, whose grid the states are on.
+        experiments: their names, each once.
+        hours: times of the analyses since the model's start (T,) [h].
+        members: size of the ensembles to keep, 0 for none.
+        resume: go on with the file if it exists; it must be for the same experiments, times, grid and members.
+        attributes: further global attributes, text or numbers.
+
+    Raises:
+        FileError: the file exists (to resume: differs), or cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        config: SQGConfig | Lorenz96Config,
+        experiments: Sequence[str],
+        hours: np.ndarray,
+        *,
+        members: int = 0,
+        resume: bool = False,
+        **attributes,
+    ):
+        self._names, self._shape, seconds = list(experiments), config.shape, 3600.0 * np.asarray(hours, np.float64)
+        self._stem = "pv" if isinstance(config, SQGConfig) else "state"
+        if resume and Path(path).exists():
+            super().__init__(_reopen(path), path)
+            return self._require_same(seconds, members)
+        super().__init__(_create(path, "NETCDF4", config, {"title": "Analyses of twin experiments"} | attributes), path)
+        others = {"experiment": np.array(self._names, object), "t": seconds}
+        others |= {"member": np.arange(members)} if members else {}
+        space = _coordinates(self._nc, config, **others)
+        cycles = self._nc.createVariable("cycles", np.int32, ("experiment",))
+        cycles.setncatts({"long_name": "number of analyses written", "units": "1"})
+        cycles[:] = 0
+        field = lambda name, lead, **about: _field(self._nc, f"{self._stem}_{name}", lead, space, config, **about)
+        field("truth", ("t",), long_name="truth")
+        for name, method in (("mean", "mean"), ("spread", "standard_deviation")):
+            about = {"long_name": f"{name} of the analysis ensemble", "cell_methods": f"realization: {method}"}
+            field(name, ("experiment", "t"), **about)
+        if members:
+            field("members", ("experiment", "t", "member"), long_name="members of the analysis ensemble")
+        self._nc.sync()
+
+    def _require_same(self, seconds: np.ndarray, members: int) -> None:
+        nc, found = self._nc, ()
+        if {"experiment", "t", f"{self._stem}_truth"} <= set(nc.variables):
+            kept = nc.dimensions["member"].size if "member" in nc.dimensions else 0
+            found = (list(nc["experiment"][:]), list(nc["t"][:]), nc[f"{self._stem}_truth"].shape[1:], kept)
+        if found != (self._names, list(seconds), self._shape, members):
+            self.close()
+            raise FileError(f"{self.path}: is of other experiments, times, members or grid; give another name")
+
+    def written(self, experiment: str) -> int:
+        """How many analyses of the experiment the file holds."""
+        return int(self._nc["cycles"][self._names.index(experiment)])
+
+    def write(self, experiment: str, first_cycle: int, mean, spread, members=None) -> None:
+        """Write T analyses from cycle `first_cycle` (0: the first) on, and flush.
+
+        Args:
+            experiment: one of the names given at the start.
+            first_cycle: index into the file's times.
+            mean: `(T, *state)` in the state's unit (SQG: m/s).
+            spread: the same.
+            members: `(T, M, *state)`, for files made with `members` = M.
+        """
+        which, stop = self._names.index(experiment), first_cycle + len(mean)
+        for name, values in (("mean", mean), ("spread", spread), ("members", members)):
+            if values is not None:
+                self._put(name, (which, slice(first_cycle, stop)), values)
+        _put(self._nc, self.path, "cycles", which, max(stop, self.written(experiment)))
+
+    def write_truth(self, first_cycle: int, truth) -> None:
+        """Write the truth `(T, *state)` from cycle `first_cycle` on, and flush."""
+        self._put("truth", (slice(first_cycle, first_cycle + len(truth)),), truth)
+
+    def _put(self, name: str, where: tuple, values) -> None:
+        values = np.asarray(values)
+        if values.shape[-len(self._shape) :] != self._shape:
+            raise ValueError(f"{name} has shape {values.shape}; its states must be {self._shape}")
+        _put(self._nc, self.path, f"{self._stem}_{name}", where, values)

@@ -1,0 +1,149 @@
+"""The twin experiment: truth -> observe -> analysis(forecast ensemble) -> scores -> forecast -> next.
+
+Keys: cycle k uses fold_in(key, k), and from it one key each for observing, analysis and forecast. So a run cut in
+pieces gives the numbers of the whole, and all filters given one key see the same observations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from pydantic import Field
+
+from jaxda import diagnostics
+from jaxda.filters.inflation import spread
+from jaxda.observations import Observation
+from jaxda.settings import Fraction, Positive, described, settings
+
+Forecast = Callable[[Array, Array], Array]
+Analysis = Callable[[Array, Array, Observation], Array]
+Observe = Callable[[Array, Array], Observation]
+
+
+class Scores(NamedTuple):
+    """Scores of each cycle, `(T,)`, in the unit of the states times the scale: forecast (b) and analysis (a)."""
+
+    rmse_b: Array
+    rmse_a: Array
+    spread_b: Array
+    spread_a: Array
+
+
+class Fields(NamedTuple):
+    """Analyses of each cycle: mean and spread `(T, *shape)`, members `(T, M, *shape)` or None."""
+
+    mean: Array
+    spread: Array
+    members: Array | None
+
+
+def cycle(
+    key: Array,
+    ensemble: Array,
+    truth: Array,
+    *,
+    forecast: Forecast,
+    observe: Observe,
+    analysis: Analysis,
+    first: int | Array = 0,
+    scale: float = 1.0,
+    keep_members: bool = False,
+) -> tuple[Array, tuple[Scores, Fields]]:
+    """Assimilate observations of a series of true states, one `lax.scan` over the cycles.
+
+    Args:
+        ensemble: forecast for the first true state, `(M, *shape)`.
+        truth: `(T, *shape)`.
+        first: number of the first cycle, for the keys.
+        scale: of the scores, for instance K for each m/s of PV.
+
+    Returns:
+        The forecast for the cycle after the last, and the series.
+    """
+
+    def one(ensemble, item):
+        number, state = item
+        key_observe, key_analysis, key_forecast = jax.random.split(jax.random.fold_in(key, number), 3)
+        posterior = analysis(key_analysis, ensemble, observe(key_observe, state))
+        mean = posterior.mean(0)
+        scores = Scores(
+            rmse_b=scale * diagnostics.rmse(ensemble.mean(0), state),
+            rmse_a=scale * diagnostics.rmse(mean, state),
+            spread_b=scale * diagnostics.mean_spread(ensemble),
+            spread_a=scale * diagnostics.mean_spread(posterior),
+        )
+        fields = Fields(mean, spread(posterior), posterior if keep_members else None)
+        return forecast(key_forecast, posterior), (scores, fields)
+
+    return jax.lax.scan(one, ensemble, (first + jnp.arange(len(truth)), truth))
+
+
+@settings
+class ShockConfig:
+    """Model error as sudden noise in the truth: white in space, at random cycles (never the first)."""
+
+    kind: Literal["none", "transient", "persistent"] = described(
+        "none", "none; in the truth of one cycle alone, as published; or kept by the truth and carried on"
+    )
+    sizes: tuple[Positive, ...] = described(
+        (1500.0, 1200.0, 900.0, 600.0), "standard deviations of the noise [unit of the state: m/s for SQG]"
+    )
+    probabilities: tuple[Fraction, ...] = described(
+        (0.05, 0.10, 0.15, 0.20), "probability of each size at a cycle; none with the rest [1]"
+    )
+
+    def __post_init__(self):
+        if len(self.sizes) != len(self.probabilities):
+            raise ValueError(f"{len(self.sizes)} sizes for {len(self.probabilities)} probabilities; give one for one")
+        if sum(self.probabilities) > 1:
+            raise ValueError(f"probabilities add up to {sum(self.probabilities):g}; they must not exceed 1")
+
+
+def shock(key: Array, config: ShockConfig, shape: tuple[int, ...], number: Array, dtype) -> Array:
+    """The noise `(*shape)` that cycle `number` adds to the truth: zero at most cycles and at the first."""
+    key_size, key_noise = jax.random.split(jax.random.fold_in(key, number))
+    limits = jnp.cumsum(jnp.asarray(config.probabilities))
+    sizes = jnp.asarray((*config.sizes, 0.0), dtype)
+    size = sizes[jnp.searchsorted(limits, jax.random.uniform(key_size), side="right")]
+    return jnp.where(number > 0, size, 0.0) * jax.random.normal(key_noise, shape, dtype)
+
+
+def shocked(key: Array, config: ShockConfig, truth: Array) -> Array:
+    """A series of true states `(T, *shape)` with transient shocks: each only in the state of its own cycle."""
+    noise = lambda number: shock(key, config, truth.shape[1:], number, truth.dtype)
+    return jax.lax.map(lambda item: item[0] + noise(item[1]), (truth, jnp.arange(len(truth))))
+
+
+def truth_run(key: Array, config: ShockConfig, advance: Callable[[Array], Array], start: Array, cycles: int) -> Array:
+    """True states `(cycles, *shape)`, one interval apart from `start` on, each with the shocks until then."""
+
+    def one(state, number):
+        after = advance(state)
+        if config.kind == "persistent":
+            after = after + shock(key, config, start.shape, number + 1, start.dtype)
+        return after, state
+
+    return jax.lax.scan(one, start, jnp.arange(cycles))[1]
+
+
+@settings
+class InitialConfig:
+    """The ensemble before the first analysis."""
+
+    kind: Literal["truth-plus-noise", "climatology"] = described(
+        "truth-plus-noise", "the first truth plus white noise, or states of the climate at other times"
+    )
+    noise: Annotated[float, Field(ge=0)] = described(
+        1000.0, "standard deviation of the white noise [unit of the state: m/s for SQG]"
+    )
+
+
+def initial_ensemble(key: Array, config: InitialConfig, members: int, truth: Array, climate_states: Array) -> Array:
+    """Members `(M, *shape)` around the first true state, or among climate states `(T, *shape)`, T >= M."""
+    if config.kind == "climatology":
+        return climate_states[jax.random.choice(key, len(climate_states), (members,), replace=False)]
+    return truth + config.noise * jax.random.normal(key, (members, *truth.shape), truth.dtype)

@@ -1,0 +1,75 @@
+"""What all tests share: two CPU devices, double precision on request, fields and reference arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+jax.config.update("jax_num_cpu_devices", 2)  # before the backend starts: sharded tests run on every machine
+
+# The first example compiles, so no deadline; `x64` holds for all examples of a test, so its scope is right.
+settings.register_profile(
+    "jaxda", deadline=None, max_examples=25, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("jaxda")
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def x64():
+    """Double precision, for comparisons with theory; without it a test runs as users do, in single."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """A function: name -> arrays of tests/reference, or of the project's shared folder (else the test is skipped)."""
+
+    def load(name):
+        for folder in (HERE / "reference", HERE.parents[1] / "shared" / "reference"):
+            if (folder / f"{name}.npz").exists():
+                with np.load(folder / f"{name}.npz") as arrays:
+                    return dict(arrays)
+        pytest.skip(f"{name}.npz is in the shared folder only")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def assert_near():
+    """A function that compares in the relative maximum norm, so that values near zero do not decide."""
+
+    def check(actual, expected, tolerance):
+        actual, expected = np.asarray(actual), np.asarray(expected)
+        assert actual.shape == expected.shape
+        error = np.abs(actual - expected).max() / np.abs(expected).max()
+        assert error <= tolerance, f"relative error {error:.3g} > {tolerance:.3g}"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def band_limited():
+    """A function: random fields `(*shape, n, n)` of unit variance whose wavenumbers are under `limit` along each axis."""
+
+    def make(seed, n, limit=None, shape=()):
+        limit = limit or n // 2
+        spectrum = np.fft.rfft2(np.random.default_rng(seed).normal(size=(*shape, n, n)))
+        spectrum[..., limit:] = 0.0
+        spectrum[..., np.abs(np.fft.fftfreq(n, 1.0 / n)) >= limit, :] = 0.0
+        field = np.fft.irfft2(spectrum, s=(n, n))
+        return field / field.std((-2, -1), keepdims=True)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cpus():
+    """The two CPU devices, also where the default device is a GPU."""
+    return jax.devices("cpu")[:2]
