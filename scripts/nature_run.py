@@ -8,10 +8,11 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,48 +26,27 @@ DAY, HOUR = 86400.0, 3600.0
 MODEL = [field.name for field in fields(sqg.SQGConfig) if field.name != "kind"]
 
 
-class BadInput(ValueError):
+class InputError(ValueError):
     """Options that cannot be run: one line."""
 
 
-class Diverged(RuntimeError):
-    """The state is no longer finite: one line."""
-
-
-class Plan(NamedTuple):
-    """What is integrated: counts of steps, the state to go on from (None: noise) and its time [s]."""
-
-    config: sqg.SQGConfig
-    dtype: str
-    seed: int
-    spinup: int
-    between: int
-    saves: int
-    state: np.ndarray | None
-    start: float
-    extend: bool
-    out: Path
-    figure: Path
-    attributes: dict
-
-
 class Parser(argparse.ArgumentParser):
-    """A parser that raises in place of printing its usage."""
+    """A parser that raises InputError in place of printing its usage."""
 
     def error(self, message):
-        """Raise BadInput."""
-        raise BadInput(f"{message}; --help lists the options")
+        raise InputError(f"{message}; --help lists the options")
 
 
 def make_parser() -> Parser:
-    """One option for each field of SQGConfig, and those of the run."""
+    """The options of a run, and one for each field of SQGConfig."""
     parser = Parser(prog="nature_run.py", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--days", type=float, default=150.0, help="length of what is saved [days] (default: 150)")
     add("--interval-hours", type=float, help="time between saved states [h] (default: 12, or the restart file's)")
     add("--spinup-days", type=float, help="time from the noise to the first saved state [days] (default: 100)")
-    add("--seed", type=int, help="seed of the noise (default: 0)")
-    add("--precision", choices=["float32", "float64"], help="of model and file (default: float32, or the restart file's)")
+    add("--seed", type=int, help="seed of the noise [1] (default: 0)")
+    precisions = ["float32", "float64"]
+    add("--precision", choices=precisions, help="of model and file (default: float32, or the restart file's)")
     add("--restart", type=Path, metavar="FILE", help="go on from a state of this nature run, with its parameters")
     add("--restart-day", type=float, metavar="D", help="time of that state [days] (default: the last one saved)")
     add("--out", type=Path, metavar="FILE.nc", required=True, help="file to make; that of --restart: to lengthen")
@@ -74,76 +54,184 @@ def make_parser() -> Parser:
     group = parser.add_argument_group("model")
     for name in MODEL:
         field = sqg.SQGConfig.__pydantic_fields__[name]
-        values = {bool: "true|false", int: "INT", float: "FLOAT"}.get(type(field.default), "sqgturb|exact")
+        kind = type(field.default)
+        values = {bool: "true|false", int: "INT", float: "FLOAT"}.get(kind, "sqgturb|exact")
+        convert = kind if kind in (int, float) else str  # pydantic reads the words
         about = f"{field.description} (default: {field.default})"
-        group.add_argument(f"--{name}", metavar=values, default=argparse.SUPPRESS, help=about)
+        group.add_argument(f"--{name}", type=convert, metavar=values, default=argparse.SUPPRESS, help=about)
     return parser
 
 
 def count(option: str, value: float, unit: float, step: float, of: str, least: int = 1) -> int:
-    """How many steps [s] make up the value of an option in its unit [s]; raises BadInput if not a whole number."""
-    n = round(value * unit / step) if np.isfinite(value) else least
+    """How many steps [s] an option's value in its unit [s] is; raises InputError where that is not a whole number."""
+    n = round(value * unit / step) if np.isfinite(value) else 0
     if n < least or not abs(n * step - value * unit) <= 1e-6 * step:
-        raise BadInput(f"{option} {value:g} is not a multiple of {of}; use {max(n, 1) * step / unit:.9g}")
+        raise InputError(f"{option} {value:g} is not a positive multiple of {of}; use {max(n, 1) * step / unit:.9g}")
     return n
 
 
 def configure(flags: dict[str, str], run: netcdf.NatureRun | None) -> sqg.SQGConfig:
-    """The model: the restart file's, which no flag may contradict, or that of the flags."""
+    """The model of the flags, or the restart file's, which no flag may contradict."""
     try:
-        given = sqg.SQGConfig(**(asdict(run.config) if run else {}) | flags)
+        config = sqg.SQGConfig(**(asdict(run.config) if run else {}) | flags)
     except ValidationError as error:
-        raise BadInput(netcdf.one_line(error)) from None
+        raise InputError(netcdf.one_line(error)) from None
     for name in flags if run else ():
-        if getattr(given, name) != getattr(run.config, name):
-            raise BadInput(f"--{name} {flags[name]}: {run.path} has {name} = {getattr(run.config, name)}; leave it out")
-    return given
+        if getattr(config, name) != getattr(run.config, name):
+            raise InputError(f"--{name} {flags[name]}: {run.path} has {getattr(run.config, name)}; leave it out")
+    return config
 
 
-def restart_state(o: argparse.Namespace, run: netcdf.NatureRun, extend: bool) -> tuple[np.ndarray, float]:
+def restart_from(o: argparse.Namespace, run: netcdf.NatureRun, extend: bool) -> tuple[np.ndarray, float]:
     """State and time [s] to go on from."""
-    for name in ("seed", "spinup_days"):
-        if getattr(o, name) is not None:
-            raise BadInput(f"--{name.replace('_', '-')} is of runs from noise; leave it out with --restart")
-    day = run.times[-1] / DAY if o.restart_day is None else o.restart_day
-    at = int(np.argmin(np.abs(run.times / DAY - day)))
-    if not abs(run.times[at] / DAY - day) <= 1e-6:
-        raise BadInput(f"--restart-day {day:g}: {run.path} has no such time; the nearest is {run.times[at] / DAY:.9g}")
-    if extend and at != len(run.times) - 1:
-        raise BadInput(f"--restart-day {day:g}: a file is lengthened from its last day, {run.times[-1] / DAY:.9g}")
+    days = run.times / DAY
+    day = days[-1] if o.restart_day is None else o.restart_day
+    at = int(np.argmin(np.abs(days - day)))
+    if o.seed is not None or o.spinup_days is not None:
+        raise InputError("--seed and --spinup-days are for runs from noise; leave them out with --restart")
+    if not abs(days[at] - day) <= 1e-6:
+        raise InputError(f"--restart-day {day:g}: {run.path} has no such time; the nearest is {days[at]:.9g}")
+    if extend and at != len(days) - 1:
+        raise InputError(f"--restart-day {day:g}: a file is lengthened from its last day; use {days[-1]:.9g}")
     return netcdf.read_states(run, at, at + 1)[0], float(run.times[at])
 
 
-def make_plan(argv: list[str]) -> Plan:
-    """Check everything that can be checked before the run; raises BadInput or FileError."""
+def check_outputs(out: Path, figure: Path, extend: bool) -> None:
+    """Raise InputError where the files cannot be made."""
+    if out.suffix != ".nc" or figure.suffix not in plots.FORMATS:
+        raise InputError(f"--out {out} must end in .nc, --figure {figure} in one of {', '.join(plots.FORMATS)}")
+    if out.exists() and not extend:
+        raise InputError(f"--out {out} exists already; give another name, remove it, or lengthen it with --restart")
+    for path in (out, figure):
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise InputError(f"{path} cannot be written; give a file in a folder that exists and may be written")
+
+
+def make_plan(argv: list[str]) -> argparse.Namespace:
+    """Check all that can be before the run, and say what is to be done; raises InputError or FileError."""
     o = make_parser().parse_args(argv)
+    if o.seed is not None and not 0 <= o.seed < 2**31:
+        raise InputError(f"--seed {o.seed} is out of range; use 0 to {2**31 - 1}")
+    if o.restart is None and o.restart_day is not None:
+        raise InputError("--restart-day needs the file; give --restart FILE too")
     run = netcdf.read_nature_run(o.restart) if o.restart else None
-    if run is None and o.restart_day is not None:
-        raise BadInput("--restart-day needs the file: give --restart FILE too")
     config = configure({name: getattr(o, name) for name in MODEL if hasattr(o, name)}, run)
     extend = run is not None and o.out.exists() and o.out.samefile(o.restart)
     figure = o.figure or o.out.with_suffix(".png")
-    if o.out.suffix != ".nc" or figure.suffix not in plots.FORMATS:
-        raise BadInput(f"--out {o.out} must end in .nc, --figure {figure} in one of {', '.join(plots.FORMATS)}")
-    for path in (o.out, figure):
-        if not os.access(path.parent, os.W_OK) or path.is_dir() or (extend and not os.access(o.out, os.W_OK)):
-            raise BadInput(f"{path} cannot be written; give a file in a folder that exists and may be written")
-    if o.out.exists() and not extend:
-        raise BadInput(f"--out {o.out} exists already; give another name, remove it, or lengthen it with --restart")
-    spacing = np.diff(run.times[-2:])[0] / HOUR if run is not None and len(run.times) > 1 else None
-    hours = o.interval_hours or spacing or 12.0
-    if extend and spacing and abs(hours - spacing) > 1e-9 * spacing:
-        raise BadInput(f"--interval-hours {hours:g}: {o.out} has a state every {spacing:g} h; leave it out")
+    check_outputs(o.out, figure, extend)
+    spacing = np.diff(run.times[-2:])[0] / HOUR if run and len(run.times) > 1 else None
+    hours = o.interval_hours if o.interval_hours is not None else spacing or 12.0
     dtype = o.precision or (run.dtype.name if run else "float32")
-    if extend and dtype != run.dtype.name:
-        raise BadInput(f"--precision {dtype}: {o.out} is in {run.dtype.name}; leave it out")
-    between = count("--interval-hours", hours, HOUR, config.dt, f"the time step, {config.dt:g} s")
-    saves = count("--days", o.days, DAY, between * config.dt, f"the interval, {hours:g} h")
-    days = 100.0 if o.spinup_days is None else o.spinup_days
-    spinup = 0 if run else count("--spinup-days", days, DAY, config.dt, f"the time step, {config.dt:g} s", least=0)
-    state, start = restart_state(o, run, extend) if run else (None, 0.0)
-    seed = o.seed or 0
-    attributes = {"history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {shlex.join(['nature_run.py', *argv])}"}
-    if run is None:
-        attributes |= {"seed": seed, "spinup_days": days}
-    return Plan(config, dtype, seed, spinup, between, saves, state, start, extend, o.out, figure, attributes)
+    kept = {"--interval-hours": (hours, spacing or hours), "--precision": (dtype, run.dtype.name if run else dtype)}
+    for option, (value, known) in kept.items() if extend else ():
+        if value != known:
+            raise InputError(f"{option} {value}: {o.out} has {known}; leave the option out to lengthen it")
+    between = count("--interval-hours", hours, HOUR, config.dt, f"dt = {config.dt:g} s")
+    saves = count("--days", o.days, DAY, between * config.dt, f"--interval-hours {hours:g}")
+    days = 0.0 if run else 100.0 if o.spinup_days is None else o.spinup_days
+    spinup = count("--spinup-days", days, DAY, config.dt, f"dt = {config.dt:g} s", least=0)
+    state, start = restart_from(o, run, extend) if run else (None, 0.0)
+    about = {} if run else {"seed": o.seed or 0, "spinup_days": days}
+    about["history"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {shlex.join(['nature_run.py', *argv])}"
+    plan = {"between": between, "saves": saves, "spinup": spinup, "start": start, "state": state, "seed": o.seed or 0}
+    return argparse.Namespace(config=config, dtype=dtype, extend=extend, out=o.out, figure=figure, about=about, **plan)
+
+
+def trajectory(plan: argparse.Namespace) -> Iterator[tuple[int, jax.Array]]:
+    """Steps done and state on the device, every interval, spin-up's too; raises FloatingPointError when not finite."""
+    config, steps = plan.config, plan.spinup % plan.between
+    # From save to save one compiled function, through the grid: a restarted run repeats the unbroken one bit for bit.
+    advance = jax.jit(sqg.make_advance(config, plan.between))
+    state = jnp.asarray(
+        sqg.initial_state(jax.random.key(plan.seed), config) if plan.state is None else plan.state, float
+    )
+    if steps:
+        state = jax.jit(sqg.make_advance(config, steps))(state)
+    while True:
+        if not jnp.isfinite(state).all():
+            cure = f"use --dt below {config.dt:g} or --diff_efold below {config.diff_efold:g}"
+            raise FloatingPointError(
+                f"the state is not finite on day {(plan.start + steps * config.dt) / DAY:g}; {cure}"
+            )
+        yield steps, state
+        if steps >= plan.spinup + plan.saves * plan.between:
+            return
+        state, steps = advance(state), steps + plan.between
+
+
+def save(plan: argparse.Namespace, report) -> None:
+    """Integrate, and write the states after spin-up, some at a time; whatever happens, the good ones are kept."""
+    dt, waiting, extend, done = plan.config.dt, [], plan.extend, 0
+    first = round(plan.start / dt)  # a time is a number of steps, so that rounding does not depend on restarts
+    origin = plan.start - first * dt if abs(plan.start - first * dt) > 1e-6 * dt else 0.0
+
+    def write():
+        nonlocal extend
+        with (
+            netcdf.extend_nature_run(plan.out, plan.about.pop("history", ""))
+            if extend
+            else netcdf.create_nature_run(plan.out, plan.config, dtype=plan.dtype, **plan.about)
+        ) as file:
+            file.append(
+                origin + dt * np.array([first + steps for steps, _ in waiting]), np.stack([x for _, x in waiting])
+            )
+        extend = True
+        plan.about.clear()
+        waiting.clear()
+
+    try:
+        for steps, state in trajectory(plan):
+            report((steps - done) * dt / DAY, "spin-up" if steps < plan.spinup else "saving")
+            done = steps
+            if steps >= plan.spinup and not (plan.extend and steps == 0):
+                waiting.append((steps, state))
+            if len(waiting) * state.size >= 2**18:
+                write()
+    finally:
+        if waiting:
+            write()
+
+
+def draw(out: Path, figure: Path) -> netcdf.NatureRun:
+    """Draw the kinetic energy spectrum, mean over the file's states, and return the file."""
+    run = netcdf.read_nature_run(out)
+    energy = jax.jit(partial(sqg.kinetic_energy_spectrum, sqg.make_params(run.config)))
+    total = sum(np.asarray(energy(netcdf.read_states(run, i, i + 1)[0]), float) for i in range(len(run.times)))
+    spectra = {f"z = {z:g} km": e for z, e in zip((0.0, run.config.H / 1000), total / len(run.times), strict=True)}
+    days = run.times[[0, -1]] / DAY
+    title = (
+        f"N = {run.config.N}, U = {run.config.U:g} m/s, mean of {len(run.times)} states, day {days[0]:g} to {days[1]:g}"
+    )
+    plots.spectrum(figure, spectra, run.config.L, title)
+    return run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; returns 0, 2 for input that cannot be run, 1 for a run that failed, 130 when interrupted."""
+    try:
+        plan = make_plan(sys.argv[1:] if argv is None else argv)
+    except (InputError, netcdf.FileError) as error:
+        print(f"nature_run: {error}", file=sys.stderr)
+        return 2
+    began, days = time.perf_counter(), (plan.spinup + plan.saves * plan.between) * plan.config.dt / DAY
+    try:
+        with jax.enable_x64(plan.dtype == "float64"):
+            with progress.bar("nature run", days, "days") as report:
+                save(plan, report)
+            run = draw(plan.out, plan.figure)
+    except (FloatingPointError, netcdf.FileError, OSError) as error:
+        print(f"nature_run: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"nature_run: stopped; go on with --restart {plan.out} --out {plan.out}", file=sys.stderr)
+        return 130
+    config, seconds = run.config, time.perf_counter() - began
+    print(
+        f"{plan.out}: {len(run.times)} states of N = {config.N}, {plan.dtype}, to day {run.times[-1] / DAY:g}; "
+        f"{days:g} days in {seconds:.1f} s; spectrum in {plan.figure}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

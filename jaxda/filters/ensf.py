@@ -28,6 +28,7 @@ The tests measure these biases against exact posteriors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -37,7 +38,7 @@ from jax import Array
 
 from jaxda.filters.inflation import deviations, relaxed_to, spread
 from jaxda.observations import Observation, Operator, cleaned, likelihood_score, stiffness
-from jaxda.settings import Count, Fraction, NonNegative, Positive, described, settings
+from jaxda.settings import Count, Fraction, Length, NonNegative, Positive, described, settings
 
 #: h(t): how much of the likelihood's score is felt at pseudo-time t
 DAMPING: dict[str, Callable[[Array], Array]] = {
@@ -69,9 +70,7 @@ class EnSFConfig:
     )
     normalise: bool = described(True, "scale states by the forecast's mean and spread at each point")
     relaxation: Fraction = described(1.0, "how far the spread goes back to the forecast's [1]")
-    spread_cap: Positive | None = described(
-        1.5, "forecast spreads over this many initial ones go to the initial one; none if left out [1]"
-    )
+    spread_cap: Length = described(1.5, "forecast spreads over this many initial ones go back to one; inf: never [1]")
     likelihood: Literal["true", "tan"] = described(
         "true", "true likelihood, or the published way with arctan: tan of the data, sigma 5 times scale larger"
     )
@@ -203,8 +202,9 @@ def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float 
     Raises:
         ValueError: `spread_cap` without an initial spread, the tan likelihood of another operator.
     """
-    if config.spread_cap is not None and not initial_spread:
-        raise ValueError("spread_cap needs the initial ensemble's spread; pass initial_spread, or leave spread_cap out")
+    capped = math.isfinite(config.spread_cap)
+    if capped and not initial_spread:
+        raise ValueError("spread_cap needs the initial ensemble's spread; pass initial_spread, or spread_cap = inf")
     if config.likelihood == "tan" and operator.function.arctan_scale is None:
         raise ValueError('likelihood = "tan" is for the operator arctan; use "true"')
 
@@ -224,7 +224,7 @@ def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float 
         z = reverse_sde(key, config, deviation / scale, likelihood, stiff)
         posterior = mean + scale * z
         target = prior_spread
-        if config.spread_cap is not None:
+        if capped:
             target = jnp.where(prior_spread > config.spread_cap * initial_spread, initial_spread, prior_spread)
         return relaxed_to(target, posterior, config.relaxation)
 

@@ -66,7 +66,9 @@ def _errors_of(path: str | Path, trouble: str, cure: str) -> Iterator[None]:
     """Turn what netCDF4 raises into one line."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, AttributeError) as error:
+        if isinstance(error, AttributeError) and not str(error).startswith("NetCDF"):  # a mistake in our own code
+            raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise FileError(f"{path}: {trouble} ({reason}); {cure}") from None
 
@@ -271,15 +273,16 @@ def create_nature_run(path: str | Path, config: SQGConfig, *, dtype=np.float32, 
     return NatureRunWriter(nc, path)
 
 
-def extend_nature_run(path: str | Path, **attributes) -> NatureRunWriter:
-    """A writer that goes on after the last complete state of a nature run; `attributes` are set anew.
+def extend_nature_run(path: str | Path, history: str = "") -> NatureRunWriter:
+    """A writer that goes on after the last complete state of a nature run, with one more line of `history`.
 
     Raises:
         FileError: as `read_nature_run`, or the file may not be written.
     """
     times = read_nature_run(path).times
     nc = _reopen(path)
-    nc.setncatts(attributes)
+    if history:
+        nc.history = "\n".join(filter(None, [getattr(nc, "history", ""), history]))
     return NatureRunWriter(nc, path, times)
 
 

@@ -1,0 +1,228 @@
+"""The experiment file: TOML -> frozen, checked dataclasses. Nothing below this module sees a whole configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field, TypeAdapter, ValidationError
+
+from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, ObservationsOnlyConfig
+from jaxda.filters.ensf import EnSFConfig
+from jaxda.filters.letkf import LETKFConfig
+from jaxda.models.lorenz96 import Lorenz96Config
+from jaxda.models.sqg import SQGConfig
+from jaxda.observations import ObservationConfig
+from jaxda.settings import Count, NonNegative, Positive, described, settings
+from jaxda.twin import InitialConfig, ShockConfig
+
+ModelConfig = Annotated[SQGConfig | Lorenz96Config, Field(discriminator="kind")]
+FilterConfig = Annotated[
+    LETKFConfig | EnSFConfig | FreeRunConfig | ObservationsOnlyConfig | ClimatologyConfig, Field(discriminator="kind")
+]
+Change = dict[str, float | int | bool]
+#: names stand in files, legends and on the command line
+Name = Annotated[str, Field(pattern=r"^[\w+ ()%-]+$")]
+
+
+@settings
+class NatureConfig:
+    """Where the truth and the climate come from."""
+
+    file: str | None = described(None, "NetCDF nature run to read; made here if left out")
+    spinup_days: NonNegative = described(100.0, "left out at the start, so that the turbulence is developed [day]")
+    climate_days: Positive = described(100.0, "after the spin-up, for the climate's mean and variance [day]")
+    change: Change = described({}, "settings in which the truth's model differs, for instance { N = 128 }")
+
+
+@settings
+class OutputConfig:
+    """What is written beside the scores."""
+
+    fields: bool = described(True, "write analysis.nc: truth, analysis mean and spread")
+    members: bool = described(False, "with all members in it")
+    figures: bool = described(True, "draw figures")
+
+
+@settings
+class ExperimentConfig:
+    """One twin experiment: a model, a truth, a network, and the filters that run on them."""
+
+    title: str = described("", "shown above the score table")
+    seed: int = described(0, "of every random number [1]")
+    members: Annotated[int, Field(ge=2)] = described(20, "ensemble size [1]")
+    cycles: Count = described(300, "analyses [1]")
+    interval_hours: Positive = described(12.0, "time between analyses [h]")
+    precision: Literal["float32", "float64"] = described("float32", "floating-point type of everything")
+    model: ModelConfig = Field(default_factory=SQGConfig, description="the forecast model")
+    forecast_change: Change = described({}, "settings in which the forecast's model is wrong, for instance { U = 27 }")
+    nature: NatureConfig = Field(default_factory=NatureConfig, description="truth and climate")
+    shocks: ShockConfig = Field(default_factory=ShockConfig, description="model error as noise in the truth")
+    observations: ObservationConfig = Field(default_factory=ObservationConfig, description="network and errors")
+    initial: InitialConfig = Field(default_factory=InitialConfig, description="first ensemble")
+    filters: dict[Name, FilterConfig] = Field(min_length=1, description="name -> filter")
+    output: OutputConfig = Field(default_factory=OutputConfig, description="what is written")
+
+    def __post_init__(self):
+        forecast, truth = self.forecast_model, self.truth_model
+        if forecast.shape != self.model.shape:
+            raise ValueError("forecast_change: the forecast's grid is the experiment's; change N in nature.change")
+        for name, model in (("model", forecast), ("nature.change", truth)):
+            steps = self.interval_hours / model.step_hours
+            if steps < 0.5 or abs(steps - round(steps)) > 1e-6 * steps:
+                wrong = f"interval_hours = {self.interval_hours:g} is not a multiple of the time step"
+                raise ValueError(f"{wrong} of {name}, {model.step_hours:g} h; change either")
+        climate_states = int(self.nature.climate_days * 24 / self.interval_hours)
+        needed = self.members if self.initial.kind == "climatology" else 2
+        if climate_states < needed:
+            short = f"nature.climate_days = {self.nature.climate_days:g} holds {climate_states} states"
+            raise ValueError(f"{short}, {needed} are needed; use at least {needed * self.interval_hours / 24:g}")
+        if self.shocks.kind == "persistent" and truth.shape != forecast.shape:
+            wrong = 'shocks.kind = "persistent" needs the truth on the grid of the forecast'
+            raise ValueError(f"{wrong}; leave nature.change.N out")
+
+    @property
+    def forecast_model(self) -> SQGConfig | Lorenz96Config:
+        """The model of the forecasts, wrong where `forecast_change` says so."""
+        return changed(self.model, self.forecast_change, "forecast_change")
+
+    @property
+    def truth_model(self) -> SQGConfig | Lorenz96Config:
+        """The model of the truth."""
+        return changed(self.model, self.nature.change, "nature.change")
+
+    @property
+    def kelvin(self) -> float:
+        """Scale of the scores: K for one unit of the state, 1 for Lorenz-96."""
+        return getattr(self.model, "kelvin", 1.0)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the scores."""
+        return "K" if self.model.kind == "sqg" else "1"
+
+
+def changed(model, change: Change, name: str):
+    """The model's settings with some replaced; a changed N brings its own time step unless that is given too."""
+    values = dataclasses.asdict(model)
+    if "N" in change:
+        values = {k: v for k, v in values.items() if k not in ("dt", "diff_efold")}
+    try:
+        return type(model)(**values | change)
+    except ValidationError as error:
+        raise ValueError(f"{name}.{one_line(error)}") from None
+
+
+def one_line(error: ValidationError) -> str:
+    """The first complaint of pydantic as `field: what (got value)`, and how many more there are."""
+    first = error.errors()[0]
+    kinds = {"sqg", "lorenz96", "letkf", "ensf", "free-run", "observations-only", "climatology"}
+    tags = {"constrained-float", "function-after", "tuple", "float", "int", "bool"}
+    path = [str(p) for p in first["loc"] if str(p) not in kinds and str(p).split("[")[0] not in tags]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        message = "no such field; see --help for those there are"
+    value = first.get("input")
+    shown = isinstance(value, str | int | float | bool) or value is None
+    got = f" (got {value!r})" if shown and first["type"] not in ("missing", "value_error") else ""
+    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{'.'.join(path)}: {message}{got}{more}" if path else f"{message}{got}{more}"
+
+
+def read(path: str | Path, overrides: dict[str, Any] | None = None) -> ExperimentConfig:
+    """The experiment of a TOML file, with dotted fields replaced.
+
+    Raises:
+        ValueError: one line that names the file or field, the value and the cure.
+    """
+    path = Path(path)
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; give a TOML file, such as configs/quickstart.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path}: not a TOML file: {error}") from None
+    for field, value in (overrides or {}).items():
+        _put(tree, field, value)
+    nature = tree.get("nature")
+    if isinstance(nature, dict) and isinstance(nature.get("file"), str) and "nature.file" not in (overrides or {}):
+        nature["file"] = str(path.parent / nature["file"])  # relative to the experiment file, wherever it is run from
+    try:
+        return TypeAdapter(ExperimentConfig).validate_python(tree)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {one_line(error)}") from None
+
+
+def write(path: str | Path, config: ExperimentConfig) -> None:
+    """The resolved experiment as TOML: every field, so that reading it gives the same experiment."""
+    Path(path).write_text(tomli_w.dumps(_without_none(dataclasses.asdict(config))), encoding="utf-8")
+
+
+def _without_none(tree):
+    if isinstance(tree, dict):
+        return {key: _without_none(value) for key, value in tree.items() if value is not None}
+    return list(tree) if isinstance(tree, tuple) else tree
+
+
+def parse_overrides(arguments: list[str]) -> dict[str, Any]:
+    """`--any.field value` pairs; values are read as TOML, and as text where that fails.
+
+    Raises:
+        ValueError: a word where a flag should be, or a flag without a value.
+    """
+    overrides = {}
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--"):
+            raise ValueError(f"{word}: not a flag; fields are given as --field value")
+        field, equals, text = word[2:].partition("=")
+        value = text if equals else next(words, None)
+        if value is None:
+            raise ValueError(f"--{field}: has no value; give one")
+        try:
+            overrides[field] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            overrides[field] = value
+    return overrides
+
+
+def _put(tree: dict, field: str, value) -> None:
+    *tables, last = field.split(".")
+    for table in tables:
+        tree = tree.setdefault(table, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"--{field}: {table} is not a table; see --help for the fields there are")
+    tree[last] = value
+
+
+def describe(cls=ExperimentConfig, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every field as (dotted name, default, description with its unit), for `--help`."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        info = field.default
+        choices = list(_settings_in(hints[field.name]))
+        name = f"{prefix}{field.name}"
+        if choices:
+            middle = ".NAME." if field.name == "filters" else "."
+            for choice in choices:
+                yield from describe(choice, f"{name}{middle}")
+            continue
+        default = getattr(info, "default", info)
+        kinds = typing.get_args(hints[field.name]) if typing.get_origin(hints[field.name]) is Literal else ()
+        shown = " | ".join(kinds) if kinds else "" if default is None else str(default)
+        yield name, shown, getattr(info, "description", None) or ""
+
+
+def _settings_in(hint) -> Iterator[type]:
+    """The settings classes inside a type: of unions, annotations and the values of a dict."""
+    if dataclasses.is_dataclass(hint):
+        yield hint
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType, Annotated, dict):
+        for part in typing.get_args(hint):
+            yield from _settings_in(part)

@@ -1,0 +1,266 @@
+"""From an experiment's settings to its run: the world all filters share, each filter, and its record.
+
+Host code: it checks, builds jitted functions, calls them in chunks of cycles and keeps what they return.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxda import observations, twin
+from jaxda.config import ExperimentConfig
+from jaxda.filters import baselines, ensf, letkf
+from jaxda.filters.baselines import Climate
+from jaxda.filters.localization import Geometry
+from jaxda.models import lorenz96, sqg
+from jaxda.numerics import spectral, timestep
+from jaxda.observations import Operator
+from jaxda.output import netcdf
+from jaxda.parallel.mesh import member_mesh, over_members
+
+MODELS = {"sqg": sqg, "lorenz96": lorenz96}
+#: cycles in one jitted call: between calls the bar moves and records are written
+CHUNK = 10
+#: randomness of an experiment, each part from its own key
+PARTS = ("nature", "shocks", "initial", "cycles")
+
+
+@dataclass(frozen=True)
+class World:
+    """What every filter of an experiment shares.
+
+    Attributes:
+        truth: states that are observed and scored, `(cycles, *shape)`.
+        climate: mean and variance of the states before them.
+        ensemble: the first forecast, `(M, *shape)`.
+        operator, observe, forecast: of the cycle; mesh: devices that members and columns are spread over.
+        key: of the cycles.
+    """
+
+    truth: Array
+    climate: Climate
+    ensemble: Array
+    operator: Operator
+    observe: twin.Observe
+    forecast: twin.Forecast
+    mesh: jax.sharding.Mesh
+    key: Array
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a filter did: its scores by cycle `(T,)` each, how it ended, and its time.
+
+    `status` is "ok", "non-finite" or "diverged"; seconds_per_cycle is the median over chunks after the first, which
+    also compiles.
+    """
+
+    scores: twin.Scores
+    status: str
+    seconds: float
+    seconds_per_cycle: float
+
+    def mean(self, name: str, last: float = 1.0) -> float:
+        """Mean of one score over the last part of the cycles."""
+        series = getattr(self.scores, name)
+        return float(np.mean(series[len(series) - max(1, round(last * len(series))) :]))
+
+
+def keys(seed: int) -> dict[str, Array]:
+    """One key for each part of an experiment."""
+    return dict(zip(PARTS, jax.random.split(jax.random.key(seed), len(PARTS)), strict=True))
+
+
+def steps_in(hours: float, model) -> int:
+    """Time steps of a model in an interval; the settings have checked that it is a whole number."""
+    return round(hours / model.step_hours)
+
+
+def make_nature(config: ExperimentConfig, key: Array, report: Callable[[int], None]) -> tuple[np.ndarray, Array]:
+    """States of the climate `(T, *shape of the truth's model)` and the first true state after them.
+
+    `report` is told the states done. The states come from `nature.file`, or from running the truth's model.
+    """
+    model, hours = config.truth_model, config.interval_hours
+    spinup, count = (round(24 * days / hours) for days in (config.nature.spinup_days, config.nature.climate_days))
+    if config.nature.file is not None:
+        return _read_nature(config, count)
+    module = MODELS[model.kind]
+    state = module.initial_state(key, model).astype(config.precision)
+    advance = module.make_advance(model, steps_in(hours, model), config.precision)
+    save = jax.jit(timestep.trajectory(advance, CHUNK, 1))
+    series = []
+    for _ in range(-(-(spinup + count) // CHUNK)):
+        state, states = save(state)
+        series.append(np.asarray(states))
+        report(CHUNK)
+    return np.concatenate(series)[-count:], state
+
+
+def _read_nature(config: ExperimentConfig, count: int) -> tuple[np.ndarray, Array]:
+    """Climate states and first true state from a file, at the experiment's interval."""
+    path, model = config.nature.file, config.truth_model
+    if model.kind != "sqg":
+        raise ValueError(f'nature.file = "{path}": files hold SQG states; leave it out for {model.kind}')
+    run = netcdf.read_nature_run(path)
+    for name in ("N", "L", "H", "U", "symmetric", "r", "tdiab", "f", "nsq", "dealias", "jacobian"):
+        found, wanted = getattr(run.config, name), getattr(model, name)
+        if found != wanted and not (isinstance(found, float) and np.isclose(found, wanted, rtol=1e-5)):
+            raise ValueError(f"{path}: {name} = {found} in the file, {wanted} in the experiment; set model.{name}")
+    hours = run.times / 3600.0
+    stride = round(config.interval_hours / (hours[1] - hours[0])) if len(hours) > 1 else 0
+    if stride < 1 or not np.allclose(np.diff(hours) * stride, config.interval_hours):
+        wrong = f"saved every {hours[1] - hours[0]:g} h" if len(hours) > 1 else "holds one state"
+        raise ValueError(f"{path}: {wrong}, interval_hours = {config.interval_hours:g} must be a multiple")
+    first = int(np.searchsorted(hours, 24.0 * config.nature.spinup_days))
+    last = first + count * stride
+    if last >= len(hours):
+        ends, needs = hours[-1] / 24, 24 * config.nature.spinup_days + count * config.interval_hours
+        raise ValueError(f"{path}: ends on day {ends:g}, needed until {needs / 24:g}; use less nature.climate_days")
+    states = netcdf.read_states(run, first, last + 1)[::stride].astype(config.precision)
+    return states[:-1], jnp.asarray(states[-1])
+
+
+def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda states: None) -> World:
+    """Truth, climate, network, forecast and first ensemble of an experiment.
+
+    Raises:
+        ValueError: settings or files that do not fit, or a truth or observations that are not finite.
+    """
+    key = keys(config.seed)
+    shape, scale = config.model.shape, config.kelvin
+    operator = observations.make_operator(config.observations, shape, scale)
+    observe = observations.make_network(config.observations, operator)
+
+    climate_states, start = make_nature(config, key["nature"], report)
+    truth_model, forecast_model = config.truth_model, config.forecast_model
+    advance = MODELS[truth_model.kind].make_advance(
+        truth_model, steps_in(config.interval_hours, truth_model), config.precision
+    )
+    run = jax.jit(partial(twin.truth_run, key["shocks"], config.shocks, advance, cycles=config.cycles))
+    truth = on_grid(run(start), shape)
+    climate_states = on_grid(jnp.asarray(climate_states), shape)
+    first = truth[0]
+    if config.shocks.kind == "transient":
+        truth = jax.jit(partial(twin.shocked, key["shocks"], config.shocks))(truth)
+    if not bool(jnp.isfinite(truth).all() & jnp.isfinite(climate_states).all()):
+        raise ValueError("nature: the truth is not finite; use a smaller model.dt or weaker shocks")
+    if not bool(jnp.isfinite(operator(first)).all()):
+        raise ValueError("observations: the operator makes values of the truth that are not finite; check its function")
+
+    mesh = member_mesh(config.members)
+    forward = MODELS[forecast_model.kind].make_advance(
+        forecast_model, steps_in(config.interval_hours, forecast_model), config.precision
+    )
+    spread_forward = over_members(forward, mesh)
+    return World(
+        truth=truth,
+        climate=climate_of(climate_states),
+        ensemble=twin.initial_ensemble(key["initial"], config.initial, config.members, first, climate_states),
+        operator=operator,
+        observe=observe,
+        forecast=lambda key, ensemble: spread_forward(ensemble),
+        mesh=mesh,
+        key=key["cycles"],
+    )
+
+
+def on_grid(states: Array, shape: tuple[int, ...]) -> Array:
+    """States `(T, ...)` on the grid of `shape`: spectrally truncated where theirs is finer."""
+    return states if states.shape[1:] == shape else jax.jit(partial(spectral.resample, n=shape[-1]))(states)
+
+
+def climate_of(states: Array) -> Climate:
+    """Mean and variance at each point, averaged along x too: the models do not know where x = 0 is."""
+    along_x = states.ndim - 1
+    mean = states.mean((0, along_x), keepdims=True)
+    variance = ((states - mean) ** 2).mean((0, along_x))
+    return Climate(
+        jnp.broadcast_to(mean[0], states.shape[1:]), jnp.broadcast_to(variance[..., None], states.shape[1:])
+    )
+
+
+def make_filter(config: ExperimentConfig, name: str, world: World) -> twin.Analysis:
+    """The analysis of one of the experiment's filters.
+
+    Raises:
+        ValueError: settings that do not fit the network, with the filter's name.
+    """
+    settings = config.filters[name]
+    model = config.model
+    if model.kind == "sqg":
+        rossby = np.sqrt(model.nsq) * model.H / model.f / 1e3
+        geometry = Geometry(model.shape, model.L / model.N / 1e3, rossby)
+    else:
+        geometry = Geometry(model.shape, 1.0)
+    climate_spread = float(jnp.sqrt(world.climate.variance.mean()))
+    initial_spread = climate_spread if config.initial.kind == "climatology" else config.initial.noise
+    make = {
+        "letkf": lambda: letkf.make_analysis(settings, geometry, world.operator, world.mesh),
+        "ensf": lambda: ensf.make_analysis(settings, world.operator, initial_spread),
+        "free-run": baselines.make_free_run,
+        "observations-only": lambda: baselines.make_observations_only(world.operator, world.climate),
+        "climatology": lambda: baselines.make_climatology(world.operator, world.climate),
+    }
+    try:
+        return make[settings.kind]()
+    except ValueError as error:
+        raise ValueError(f"filters.{name}: {error}") from None
+
+
+def run_filter(
+    config: ExperimentConfig,
+    world: World,
+    name: str,
+    analysis: twin.Analysis,
+    on_chunk: Callable[[int, twin.Scores, twin.Fields], None],
+) -> Record:
+    """Cycle one filter through the truth, chunk by chunk.
+
+    `on_chunk` is told the first cycle, scores and fields of each chunk. A run that goes non-finite ends there,
+    its remaining scores NaN.
+    """
+    chunk = jax.jit(
+        partial(
+            twin.cycle,
+            forecast=world.forecast,
+            observe=world.observe,
+            analysis=analysis,
+            scale=config.kelvin,
+            keep_members=config.output.members,
+        )
+    )
+    ensemble, series, seconds, finite = world.ensemble, [], [], True
+    for first in range(0, config.cycles, CHUNK):
+        began = time.perf_counter()
+        truth = world.truth[first : first + CHUNK]
+        if finite:
+            ensemble, (scores, fields) = chunk(world.key, ensemble, truth, first=first)
+            scores = jax.tree.map(np.asarray, scores)
+            finite = bool(np.isfinite(scores.rmse_a).all())
+        else:
+            scores, fields = twin.Scores(*[np.full(len(truth), np.nan)] * len(twin.Scores._fields)), None
+        seconds.append((time.perf_counter() - began) / len(truth))
+        series.append(scores)
+        on_chunk(first, scores, fields)
+    scores = jax.tree.map(lambda *parts: np.concatenate(parts), *series)
+    total = sum(s * len(p.rmse_a) for s, p in zip(seconds, series, strict=True))
+    record = Record(scores, "ok", total, float(np.median(seconds[1:] or seconds)))
+    return Record(scores, _status(config, world, name, record), total, record.seconds_per_cycle)
+
+
+def _status(config: ExperimentConfig, world: World, name: str, record: Record) -> str:
+    """A filter has diverged if it ends with a larger error than the climate's mean would have."""
+    if not np.isfinite(record.scores.rmse_a).all():
+        return "non-finite"
+    climate_error = config.kelvin * float(jnp.sqrt(world.climate.variance.mean()))
+    is_filter = config.filters[name].kind in ("letkf", "ensf")
+    return "diverged" if is_filter and record.mean("rmse_a", 1 / 3) > climate_error else "ok"

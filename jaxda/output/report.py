@@ -1,0 +1,88 @@
+"""Scores as CSV, JSON and a table on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a")
+
+
+def append_scores(path: str | Path, experiment: str, first: int, interval_hours: float, scores) -> None:
+    """Add one row a cycle to a CSV file: experiment, cycle, time_h and the four scores."""
+    path = Path(path)
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(("experiment", "cycle", "time_h", *COLUMNS))
+        for i, row in enumerate(zip(*(getattr(scores, column) for column in COLUMNS), strict=True)):
+            writer.writerow((experiment, first + i, (first + i) * interval_hours, *(f"{value:.6g}" for value in row)))
+
+
+def summary(records: Mapping[str, object]) -> dict[str, dict]:
+    """Means over all cycles and over the last third, status and times of each record, for JSON."""
+    rows = {}
+    for name, record in records.items():
+        rows[name] = {
+            "status": record.status,
+            "all": {column: _number(record.mean(column)) for column in COLUMNS},
+            "last_third": {column: _number(record.mean(column, 1 / 3)) for column in COLUMNS},
+            "wall_seconds": round(record.seconds, 3),
+            "seconds_per_cycle": round(record.seconds_per_cycle, 4),
+        }
+    return rows
+
+
+def _number(value: float) -> float | None:
+    return round(value, 6) if value == value else None  # JSON has no NaN
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the numbers, and the device."""
+    packages = ("jaxda", "jax", "jaxlib", "numpy", "netCDF4")
+    found = {package: importlib.metadata.version(package) for package in packages}
+    device = jax.devices()[0]
+    return found | {"python": platform.python_version(), "device": f"{device.device_kind} x {jax.device_count()}"}
+
+
+def write_json(path: str | Path, records: Mapping[str, object], settings: dict) -> None:
+    """Write scores, settings and versions."""
+    content = {"scores": summary(records), "settings": settings, "versions": versions()}
+    Path(path).write_text(json.dumps(content, indent=2, allow_nan=True) + "\n", encoding="utf-8")
+
+
+def score_table(title: str, records: Mapping[str, object], unit: str) -> Table:
+    """The table that a run prints: means over all cycles and over the last third."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("experiment")
+    for column in ("RMSE", "RMSE, last third", "spread", "forecast RMSE"):
+        table.add_column(f"{column} [{unit}]", justify="right")
+    table.add_column("s/cycle", justify="right")
+    table.add_column("status")
+    for name, record in records.items():
+        numbers = (
+            record.mean("rmse_a"),
+            record.mean("rmse_a", 1 / 3),
+            record.mean("spread_a", 1 / 3),
+            record.mean("rmse_b", 1 / 3),
+        )
+        table.add_row(name, *(f"{n:.3f}" for n in numbers), f"{record.seconds_per_cycle:.3f}", record.status)
+    return table
+
+
+def print_lines(lines: Iterable[object]) -> None:
+    """Print tables and text to standard output, not wrapped where it is not a terminal."""
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(width=140)
+    for line in lines:
+        console.print(line, highlight=False)

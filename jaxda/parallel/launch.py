@@ -1,0 +1,19 @@
+"""What a script does before its first array: floating-point type and devices."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+
+
+def start(precision: str = "float32") -> None:
+    """Choose the default floating-point type, and make every CPU core a device so that members spread over them.
+
+    Call it before anything touches a device. Where XLA_FLAGS or JAX_NUM_CPU_DEVICES already say how many
+    CPU devices there are, that stands.
+    """
+    jax.config.update("jax_enable_x64", precision == "float64")
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))

@@ -1,0 +1,98 @@
+"""Run one twin experiment: python scripts/osse.py CONFIG [--out DIR] [--cycles N] [--any.field value ...].
+
+Reads a TOML file, makes or reads the nature run, runs every filter of the file on the same truth and observations,
+writes scores.csv, scores.json, analysis.nc, figures/ and the resolved config.toml to DIR, and prints the score table.
+
+Exit status: 0; 2 for bad input, and then nothing is written; 3 if a filter diverged or went non-finite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from jaxda import config as configuration
+from jaxda import experiment
+from jaxda.output import netcdf, plots, report
+from jaxda.output.progress import bar
+from jaxda.parallel import launch
+
+
+def help_text() -> str:
+    """Every field of an experiment, its default and its unit."""
+    rows = (f"  --{name}  ({default})\n        {text}" for name, default, text in configuration.describe())
+    return "fields of the experiment (default), each with its unit in brackets:\n" + "\n".join(rows)
+
+
+def new_folder(path: Path) -> Path:
+    """The output folder, which must not hold another run."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{path}: is not an empty folder; give another --out, or move it away")
+    return path
+
+
+def run(config: configuration.ExperimentConfig, out: Path) -> int:
+    """Run the experiment and write its folder; returns the exit status."""
+    states = (config.nature.spinup_days + config.nature.climate_days) * 24 / config.interval_hours
+    with bar("nature run", states, "states") as advance:
+        world = experiment.make_world(config, advance)
+    analyses = {name: experiment.make_filter(config, name, world) for name in config.filters}
+
+    out.mkdir(parents=True, exist_ok=True)
+    configuration.write(out / "config.toml", config)
+    hours = config.interval_hours * np.arange(config.cycles)
+    members = config.members if config.output.members else 0
+    names = list(config.filters)
+    with contextlib.ExitStack() as stack:
+        file = None
+        if config.output.fields:
+            file = netcdf.AnalysisFile(out / "analysis.nc", config.model, names, hours, members=members)
+            stack.enter_context(file).write_truth(0, world.truth)
+        records, last = {}, {}
+        advance = stack.enter_context(bar("cycles", config.cycles * len(names), "cycles"))
+        for name, analysis in analyses.items():
+
+            def keep(first, scores, fields, name=name):
+                report.append_scores(out / "scores.csv", name, first, config.interval_hours, scores)
+                if fields is not None:
+                    last[name] = np.asarray(fields.mean[-1])
+                    if file:
+                        file.write(name, first, fields.mean, fields.spread, fields.members)
+                advance(len(scores.rmse_a), name)
+
+            records[name] = experiment.run_filter(config, world, name, analysis, keep)
+    report.write_json(out / "scores.json", records, dataclasses.asdict(config))
+    if config.output.figures:
+        plots.of_run(out / "figures", config, records, hours, np.asarray(world.truth[-1]), last)
+    report.print_lines([report.score_table(config.title or out.name, records, config.unit), f"written to {out}"])
+    return 0 if all(record.status == "ok" for record in records.values()) else 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=help_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/quickstart.toml")
+    parser.add_argument("--out", type=Path, help="folder to write, new or empty (default: runs/NAME OF CONFIG)")
+    given, rest = parser.parse_known_args(arguments)
+    try:
+        config = configuration.read(given.config, configuration.parse_overrides(rest))
+        out = new_folder(given.out or Path("runs") / Path(given.config).stem)
+        launch.start(config.precision)
+        return run(config, out)
+    except ValueError as error:
+        print(f"osse.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""LETKF: parity with an independent code, the exact Kalman filter, and what no analysis may do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from jaxda.filters import letkf
+from jaxda.filters.letkf import LETKFConfig
+from jaxda.filters.localization import Geometry
+from jaxda.observations import FUNCTIONS, Observation, Operator
+from jaxda.parallel.mesh import member_mesh
+
+KEY = jax.random.key(0)
+SHAPE = (2, 6, 6)
+GEOMETRY = Geometry(SHAPE, spacing=500.0, boundary_distance=1000.0)
+ON_GRID = Operator(SHAPE, FUNCTIONS["identity"](1.0))
+
+
+def analysis_of(geometry=GEOMETRY, operator=ON_GRID, mesh=None, **given):
+    config = LETKFConfig(**({"cutoff": 1400.0, "rtps": 0.0} | given))
+    return jax.jit(letkf.make_analysis(config, geometry, operator, mesh))
+
+
+def prior(members=5, shape=SHAPE, seed=0):
+    return np.random.default_rng(seed).normal(10.0, 2.0, size=(members, *shape))
+
+
+def everywhere(shape=SHAPE, precision=4.0, seed=1):
+    values = np.random.default_rng(seed).normal(10.0, 2.0, size=shape)
+    return Observation(values, np.broadcast_to(precision, shape))
+
+
+def only(where, observation=None):
+    """The observation at some sites alone."""
+    values, precision = observation or everywhere()
+    keep = np.zeros(values.shape, bool)
+    keep[where] = True
+    return Observation(np.where(keep, values, np.nan), np.where(keep, precision, 0.0))
+
+
+def covariance(ensemble):
+    """Sample covariance of the members `(M, ...)`."""
+    return np.cov(np.asarray(ensemble).reshape(len(ensemble), -1), rowvar=False)
+
+
+# Parity
+
+
+@pytest.mark.parametrize(
+    ("name", "operator"), [("letkf_reference", "identity"), ("letkf_reference_partial_arctan", "arctan")]
+)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_agrees_with_an_independent_code(x64, assert_near, reference, name, operator, dtype):
+    file = reference(name)
+    ensemble = file["ensemble"].astype(dtype)
+    shape = ensemble.shape[1:]
+    km = 1e-3
+    geometry = Geometry(shape, spacing=file["domain_length"] / shape[-1] * km, boundary_distance=1000.0)
+    values = np.full((2, shape[1] * shape[2]), np.nan, dtype)
+    values[:, file["observed_index"]] = file["observations"]
+    observation = Observation(values.reshape(shape), np.full(shape, file["sigma"] ** -2, dtype))
+    for rtps, expected in ((0.0, file["analysis"]), (file["rtps"].item(), file["analysis_rtps"])):
+        given = {"cutoff": file["cutoff"].item() * km, "rtps": rtps}
+        posterior = analysis_of(geometry=geometry, operator=Operator(shape, FUNCTIONS[operator](1.0)), **given)
+        result = posterior(KEY, ensemble, observation)
+        assert result.dtype == dtype
+        assert_near(result, expected, 1e-10 if dtype == np.float64 else 1e-3)
+
+
+# The Kalman filter
+
+
+@pytest.mark.parametrize("cutoff", [np.inf, 1e9])  # one set of weights for all columns, and one for each
+@pytest.mark.parametrize("positions", [None, np.array([[0.5], [2.0], [4.3]])])
+def test_without_localization_is_the_kalman_filter(x64, assert_near, cutoff, positions):
+    d, members = 5, 12
+    operator = Operator((d,), FUNCTIONS["scaled"](0.7), positions)
+    rng = np.random.default_rng(2)
+    ensemble = rng.normal(size=(members, d)) @ rng.normal(size=(d, d)) + 3.0
+    values, sigma = rng.normal(size=operator.values_shape), rng.uniform(0.2, 2.0, size=operator.values_shape)
+    posterior = analysis_of(geometry=Geometry((d,), 1.0), operator=operator, cutoff=cutoff)
+    result = posterior(KEY, ensemble, Observation(values, sigma**-2))
+
+    H, P, m = np.asarray(jax.jacobian(operator)(np.zeros(d))), covariance(ensemble), ensemble.mean(0)
+    K = P @ H.T @ np.linalg.inv(H @ P @ H.T + np.diag(sigma**2))
+    assert_near(result.mean(0), m + K @ (values - H @ m), 1e-8)
+    assert_near(covariance(result), P - K @ H @ P, 1e-8)
+
+
+@given(scale=st.floats(1.0, 50.0), seed=st.integers(0, 99))
+def test_more_precise_observations_never_increase_the_variance(x64, scale, seed):
+    rng = np.random.default_rng(seed)
+    ensemble = prior(seed=seed)
+    values = everywhere(seed=seed).values
+    less = rng.uniform(0.0, 2.0, size=SHAPE) * (rng.uniform(size=SHAPE) < 0.7)
+    more = less + (scale - 1.0) * rng.uniform(size=SHAPE) * (rng.uniform(size=SHAPE) < 0.5)
+    variance = [np.var(LOCALIZED(KEY, ensemble, Observation(values, r)), axis=0) for r in (0 * less, less, more)]
+    assert np.all(variance[1] <= variance[0] * (1 + 1e-12))
+    assert np.all(variance[2] <= variance[1] * (1 + 1e-12))
+
+
+LOCALIZED = analysis_of()  # made once: hypothesis calls it many times
+
+
+# What is not observed
+
+
+@pytest.mark.parametrize("cutoff", [1400.0, np.inf])
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        Observation(everywhere().values, np.zeros(SHAPE)),
+        Observation(np.full(SHAPE, np.nan), np.full(SHAPE, 4.0)),
+        Observation(np.full(SHAPE, np.nan), np.zeros(SHAPE)),
+    ],
+)
+def test_no_observations_leave_the_ensemble_unchanged(x64, assert_near, cutoff, nothing):
+    for given in ({"rtps": 0.3}, {"rtps": 0.0, "vertical_taper": 1.0}):
+        assert_near(analysis_of(cutoff=cutoff, **given)(KEY, prior(), nothing), prior(), 1e-14)
+
+
+def test_an_observation_acts_inside_the_cutoff_alone(x64):
+    posterior = analysis_of(cutoff=1100.0, batch=1)  # a batch shares its iteration count: one column, no round-off
+    nothing, one = (posterior(KEY, prior(), only(where)) for where in ((), (0, 5, 0)))
+    moved = np.any(np.asarray(nothing != one), axis=0)
+    # two grid spacings along an axis, one along both, over the seam; at the other boundary too, 1000 km away
+    near = np.zeros((6, 6), bool)
+    for j, i in [(5, 0), (4, 0), (3, 0), (0, 0), (1, 0), (5, 1), (5, 2), (5, 5), (5, 4), (4, 1), (4, 5), (0, 1), (0, 5)]:
+        near[j, i] = True
+    np.testing.assert_array_equal(moved, np.stack([near, near]))
+
+
+@pytest.mark.parametrize(("given", "reaches"), [({"vertical_taper": 0.0}, False), ({"cutoff": 999.0}, False), ({}, True)])
+def test_the_other_boundary_is_reached_as_the_vertical_taper_says(x64, given, reaches):
+    posterior = analysis_of(batch=1, **given)
+    nothing, lower = (posterior(KEY, prior(), only(where)) for where in ((), 0))
+    assert np.any(nothing[0] != lower[0])
+    assert np.any(nothing[1] != lower[1]) == reaches
+
+
+# Symmetry and independence of the layout
+
+
+def test_a_permutation_of_the_members_permutes_the_result(x64, assert_near):
+    order = [3, 0, 4, 1, 2]
+    result = np.asarray(LOCALIZED(KEY, prior(), everywhere()))
+    assert_near(LOCALIZED(KEY, prior()[order], everywhere()), result[order], 1e-13)
+
+
+def test_a_shift_of_the_domain_shifts_the_result(x64, assert_near):
+    shift = lambda a: np.roll(a, (2, -1), (-2, -1))
+    result = LOCALIZED(KEY, prior(), everywhere())
+    shifted = Observation(*(shift(a) for a in everywhere()))
+    assert_near(LOCALIZED(KEY, shift(prior()), shifted), shift(result), 1e-13)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 36, 1000])
+@pytest.mark.parametrize("devices", [None, 2])
+def test_batches_and_devices_do_not_matter(x64, assert_near, cpus, batch, devices):
+    mesh = devices and member_mesh(devices, cpus)
+    result = analysis_of(batch=batch, mesh=mesh)(KEY, prior(), everywhere())
+    assert_near(result, LOCALIZED(KEY, prior(), everywhere()), 1e-13)
+
+
+@pytest.mark.parametrize("cutoff", [600.0, 1400.0, np.inf])
+def test_grid_observations_equal_the_same_sites_given_as_positions(x64, assert_near, cutoff):
+    sites = np.argwhere(np.random.default_rng(3).uniform(size=SHAPE) < 0.4)
+    where = tuple(sites.T)
+    values, precision = everywhere(precision=np.random.default_rng(4).uniform(1.0, 4.0, size=SHAPE))
+    on_grid = analysis_of(cutoff=cutoff)(KEY, prior(), only(where, Observation(values, precision)))
+    at_sites = analysis_of(cutoff=cutoff, operator=Operator(SHAPE, FUNCTIONS["identity"](1.0), sites))
+    assert_near(at_sites(KEY, prior(), Observation(values[where], precision[where])), on_grid, 1e-13)
+
+
+def test_single_precision_agrees_with_double(assert_near):
+    inputs = prior(20), everywhere(precision=1e3)
+    single = analysis_of(rtps=0.3)(KEY, *jax.tree.map(np.float32, inputs))
+    with jax.enable_x64(True):
+        double = np.asarray(analysis_of(rtps=0.3)(KEY, *inputs))
+    assert (single.dtype, double.dtype) == (np.float32, np.float64)
+    assert_near(single, double, 1e-3)
+
+
+# Spread
+
+
+@pytest.mark.parametrize("cutoff", [1400.0, np.inf])
+def test_rotation_keeps_mean_and_covariance(x64, assert_near, cutoff):
+    plain = analysis_of(cutoff=cutoff, rtps=0.3)(KEY, prior(), everywhere())
+    rotate = analysis_of(cutoff=cutoff, rtps=0.3, rotation=True)
+    turned, other = (rotate(key, prior(), everywhere()) for key in jax.random.split(KEY))
+    for result in (turned, other):
+        assert_near(result.mean(0), plain.mean(0), 1e-12)
+        assert_near(covariance(result), covariance(plain), 1e-11)
+        assert np.abs(result - plain).max() > 0.1 * np.std(plain)
+    assert np.abs(turned - other).max() > 0.1 * np.std(plain)
+
+
+def test_relaxation_and_inflation_act_on_the_deviations(x64, assert_near):
+    plain = np.asarray(LOCALIZED(KEY, prior(), everywhere()))
+    result = analysis_of(rtps=0.4, inflation=1.1)(KEY, prior(), everywhere())
+    assert_near(result.mean(0), plain.mean(0), 1e-13)
+    spread = 1.1 * (0.6 * plain.std(0) + 0.4 * prior().std(0))
+    assert_near(np.std(result, axis=0), spread, 1e-12)
+
+
+# Settings
+
+
+def test_a_cutoff_under_the_grid_spacing_is_refused():
+    with pytest.raises(ValueError, match=r"cutoff = 400 is under the grid spacing; use at least 500"):
+        analysis_of(cutoff=400.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"cutoff": -1.0}, ["cutoff", "-1", "greater than 0"]),
+        ({"rtps": 1.5}, ["rtps", "1.5", "less than or equal to 1"]),
+        ({"inflation": 0.0}, ["inflation", "greater than 0"]),
+        ({"radius": 2000.0}, ["radius", "Unexpected keyword"]),
+    ],
+)
+def test_bad_settings_are_refused(given, words):
+    with pytest.raises(ValidationError) as refusal:
+        LETKFConfig(**given)
+    assert all(word in str(refusal.value) for word in words), refusal.value

@@ -1,0 +1,79 @@
+"""Functions spread over two CPU devices: the same numbers as on one, without communication."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxda.models import sqg
+from jaxda.models.sqg import SQGConfig
+from jaxda.parallel.mesh import member_mesh, over_columns, over_members
+
+COLLECTIVE = re.compile(r"all-gather|all-reduce|all-to-all|collective-|reduce-scatter")
+
+
+@pytest.fixture
+def mesh(cpus):
+    return member_mesh(4, cpus)
+
+
+@pytest.fixture
+def ensemble(mesh, band_limited):
+    """Four SQG states, spread over the mesh."""
+    states = 1000.0 * band_limited(0, 16, shape=(4, 2)).astype(np.float32)
+    return jax.device_put(states, NamedSharding(mesh, PartitionSpec("member")))
+
+
+def compiled(function, ensemble):
+    return jax.jit(function).lower(ensemble).compile().as_text()
+
+
+@pytest.mark.parametrize(("members", "size"), [(1, 1), (2, 2), (7, 1), (8, 2)])
+def test_member_mesh_takes_devices_that_divide_the_members(cpus, members, size):
+    mesh = member_mesh(members, cpus)
+    assert mesh.size == size
+    assert mesh.axis_names == ("member",)
+    assert list(mesh.devices) == cpus[:size]
+
+
+def test_forecast_needs_no_communication(mesh, ensemble):
+    forecast = sqg.make_advance(SQGConfig(N=16, U=20.0), 2)
+    # the ensemble mean must communicate: it shows that the words looked for are the compiler's
+    assert COLLECTIVE.search(compiled(lambda x: x - x.mean(0), ensemble))
+    assert not COLLECTIVE.search(compiled(over_members(forecast, mesh), ensemble))
+
+
+def test_spread_over_devices_is_the_same_as_on_one(mesh, ensemble, assert_near):
+    forecast = sqg.make_advance(SQGConfig(N=16, U=20.0), 5)
+    spread = jax.jit(over_members(forecast, mesh))(ensemble)
+    assert len(spread.sharding.device_set) == 2
+    assert_near(spread, jax.jit(forecast)(np.asarray(ensemble)), 1e-6)
+
+
+def test_members_that_do_not_divide_are_refused(mesh):
+    with pytest.raises(ValueError, match=r"members = 3 do not divide over 2 devices; use a multiple"):
+        over_members(jnp.sin, mesh)(jnp.ones((3, 5)))
+
+
+@pytest.mark.parametrize("devices", [None, 1, 2])
+@pytest.mark.parametrize(("total", "batch"), [(1, 1), (12, 4), (12, 100), (13, 4), (13, 1), (7, 3)])
+def test_columns_come_back_complete_and_in_order(cpus, devices, total, batch):
+    mesh = devices and member_mesh(devices, cpus)
+    table = np.random.default_rng(0).normal(size=(total, 3)).astype(np.float32)
+    run = jax.jit(over_columns(lambda columns, table: 2 * table[columns], total, mesh, batch))
+    np.testing.assert_array_equal(run(table), 2 * table)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_batch_bounds_the_columns_done_at_once(cpus, devices):
+    sizes = []
+
+    def function(columns):
+        sizes.append(len(columns))
+        return columns
+
+    over_columns(function, 20, member_mesh(devices, cpus), 6)()
+    assert set(sizes) == {6}
