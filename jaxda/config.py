@@ -79,13 +79,17 @@ class ExperimentConfig:
                 wrong = f"interval_hours = {self.interval_hours:g} is not a multiple of the time step"
                 raise ValueError(f"{wrong} of {name}, {model.step_hours:g} h; change either")
         climate_states = int(self.nature.climate_days * 24 / self.interval_hours)
-        needed = self.members if self.initial.kind == "climatology" else 2
+        needed = max(map(self.members_of, self.filters)) if self.initial.kind == "climatology" else 2
         if climate_states < needed:
             short = f"nature.climate_days = {self.nature.climate_days:g} holds {climate_states} states"
             raise ValueError(f"{short}, {needed} are needed; use at least {needed * self.interval_hours / 24:g}")
         if self.shocks.kind == "persistent" and truth.shape != forecast.shape:
             wrong = 'shocks.kind = "persistent" needs the truth on the grid of the forecast'
             raise ValueError(f"{wrong}; leave nature.change.N out")
+
+    def members_of(self, name: str) -> int:
+        """Ensemble size of one of the filters."""
+        return self.filters[name].members or self.members
 
     @property
     def forecast_model(self) -> SQGConfig | Lorenz96Config:

@@ -40,18 +40,17 @@ class World:
     Attributes:
         truth: states that are observed and scored, `(cycles, *shape)`.
         climate: mean and variance of the states before them.
-        ensemble: the first forecast, `(M, *shape)`.
-        operator, observe, forecast: of the cycle; mesh: devices that members and columns are spread over.
+        first_ensemble: number of members M -> the first forecast, `(M, *shape)`.
+        operator, observe, advance: of the cycle; `advance` takes states `(..., *shape)` one interval on.
         key: of the cycles.
     """
 
     truth: Array
     climate: Climate
-    ensemble: Array
+    first_ensemble: Callable[[int], Array]
     operator: Operator
     observe: twin.Observe
-    forecast: twin.Forecast
-    mesh: jax.sharding.Mesh
+    advance: Callable[[Array], Array]
     key: Array
 
 
@@ -156,19 +155,15 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     if not bool(jnp.isfinite(operator(first)).all()):
         raise ValueError("observations: the operator makes values of the truth that are not finite; check its function")
 
-    mesh = member_mesh(config.members)
-    forward = MODELS[forecast_model.kind].make_advance(
-        forecast_model, steps_in(config.interval_hours, forecast_model), config.precision
-    )
-    spread_forward = over_members(forward, mesh)
     return World(
         truth=truth,
         climate=climate_of(climate_states),
-        ensemble=twin.initial_ensemble(key["initial"], config.initial, config.members, first, climate_states),
+        first_ensemble=lambda m: twin.initial_ensemble(key["initial"], config.initial, m, first, climate_states),
         operator=operator,
         observe=observe,
-        forecast=lambda key, ensemble: spread_forward(ensemble),
-        mesh=mesh,
+        advance=MODELS[forecast_model.kind].make_advance(
+            forecast_model, steps_in(config.interval_hours, forecast_model), config.precision
+        ),
         key=key["cycles"],
     )
 
@@ -183,9 +178,7 @@ def climate_of(states: Array) -> Climate:
     along_x = states.ndim - 1
     mean = states.mean((0, along_x), keepdims=True)
     variance = ((states - mean) ** 2).mean((0, along_x))
-    return Climate(
-        jnp.broadcast_to(mean[0], states.shape[1:]), jnp.broadcast_to(variance[..., None], states.shape[1:])
-    )
+    return Climate(jnp.broadcast_to(mean[0], states.shape[1:]), jnp.broadcast_to(variance[..., None], states.shape[1:]))
 
 
 def make_filter(config: ExperimentConfig, name: str, world: World) -> twin.Analysis:
@@ -203,8 +196,9 @@ def make_filter(config: ExperimentConfig, name: str, world: World) -> twin.Analy
         geometry = Geometry(model.shape, 1.0)
     climate_spread = float(jnp.sqrt(world.climate.variance.mean()))
     initial_spread = climate_spread if config.initial.kind == "climatology" else config.initial.noise
+    mesh = member_mesh(config.members_of(name))
     make = {
-        "letkf": lambda: letkf.make_analysis(settings, geometry, world.operator, world.mesh),
+        "letkf": lambda: letkf.make_analysis(settings, geometry, world.operator, mesh),
         "ensf": lambda: ensf.make_analysis(settings, world.operator, initial_spread),
         "free-run": baselines.make_free_run,
         "observations-only": lambda: baselines.make_observations_only(world.operator, world.climate),
@@ -228,17 +222,19 @@ def run_filter(
     `on_chunk` is told the first cycle, scores and fields of each chunk. A run that goes non-finite ends there,
     its remaining scores NaN.
     """
+    members = config.members_of(name)
+    forward = over_members(world.advance, member_mesh(members))
     chunk = jax.jit(
         partial(
             twin.cycle,
-            forecast=world.forecast,
+            forecast=lambda key, ensemble: forward(ensemble),
             observe=world.observe,
             analysis=analysis,
             scale=config.kelvin,
             keep_members=config.output.members,
         )
     )
-    ensemble, series, seconds, finite = world.ensemble, [], [], True
+    ensemble, series, seconds, finite = world.first_ensemble(members), [], [], True
     for first in range(0, config.cycles, CHUNK):
         began = time.perf_counter()
         truth = world.truth[first : first + CHUNK]

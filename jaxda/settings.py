@@ -29,3 +29,12 @@ def settings(cls):
 def described(default, description: str):
     """A field with its default and a description that ends in the unit."""
     return Field(default=default, description=description)
+
+
+@settings
+class FilterSettings:
+    """What every filter's settings share."""
+
+    members: Annotated[int, Field(ge=2)] | None = described(
+        None, "ensemble size of this filter; the experiment's where left out [1]"
+    )

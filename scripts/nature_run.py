@@ -142,66 +142,61 @@ def trajectory(plan: argparse.Namespace) -> Iterator[tuple[int, jax.Array]]:
     config, steps = plan.config, plan.spinup % plan.between
     # From save to save one compiled function, through the grid: a restarted run repeats the unbroken one bit for bit.
     advance = jax.jit(sqg.make_advance(config, plan.between))
-    state = jnp.asarray(
-        sqg.initial_state(jax.random.key(plan.seed), config) if plan.state is None else plan.state, float
-    )
-    if steps:
-        state = jax.jit(sqg.make_advance(config, steps))(state)
+    start = sqg.initial_state(jax.random.key(plan.seed), config) if plan.state is None else plan.state
+    state = jax.jit(sqg.make_advance(config, steps))(start) if steps else jnp.asarray(start, float)
     while True:
         if not jnp.isfinite(state).all():
+            day = (plan.start + steps * config.dt) / DAY
             cure = f"use --dt below {config.dt:g} or --diff_efold below {config.diff_efold:g}"
-            raise FloatingPointError(
-                f"the state is not finite on day {(plan.start + steps * config.dt) / DAY:g}; {cure}"
-            )
+            raise FloatingPointError(f"the state is not finite on day {day:g}; {cure}")
         yield steps, state
         if steps >= plan.spinup + plan.saves * plan.between:
             return
         state, steps = advance(state), steps + plan.between
 
 
+def per_chunk(config: sqg.SQGConfig) -> int:
+    """States read or written at a time: about a megabyte."""
+    return max(1, 2**17 // config.N**2)
+
+
 def save(plan: argparse.Namespace, report) -> None:
     """Integrate, and write the states after spin-up, some at a time; whatever happens, the good ones are kept."""
-    dt, waiting, extend, done = plan.config.dt, [], plan.extend, 0
-    first = round(plan.start / dt)  # a time is a number of steps, so that rounding does not depend on restarts
+    dt, waiting, done = plan.config.dt, [], 0
+    first = round(plan.start / dt)  # a time is a number of steps, so that its rounding does not depend on restarts
     origin = plan.start - first * dt if abs(plan.start - first * dt) > 1e-6 * dt else 0.0
 
     def write():
-        nonlocal extend
-        with (
-            netcdf.extend_nature_run(plan.out, plan.about.pop("history", ""))
-            if extend
-            else netcdf.create_nature_run(plan.out, plan.config, dtype=plan.dtype, **plan.about)
-        ) as file:
-            file.append(
-                origin + dt * np.array([first + steps for steps, _ in waiting]), np.stack([x for _, x in waiting])
-            )
-        extend = True
-        plan.about.clear()
-        waiting.clear()
+        if waiting:
+            steps, states = zip(*waiting, strict=True)
+            waiting.clear()
+            netcdf.append_states(plan.out, origin + dt * (first + np.array(steps)), np.stack(states))
 
     try:
         for steps, state in trajectory(plan):
             report((steps - done) * dt / DAY, "spin-up" if steps < plan.spinup else "saving")
             done = steps
+            if steps == plan.spinup and not plan.extend:
+                netcdf.create_nature_run(plan.out, plan.config, dtype=plan.dtype, **plan.about)
             if steps >= plan.spinup and not (plan.extend and steps == 0):
                 waiting.append((steps, state))
-            if len(waiting) * state.size >= 2**18:
+            if len(waiting) >= per_chunk(plan.config):
                 write()
     finally:
-        if waiting:
-            write()
+        write()
 
 
 def draw(out: Path, figure: Path) -> netcdf.NatureRun:
     """Draw the kinetic energy spectrum, mean over the file's states, and return the file."""
     run = netcdf.read_nature_run(out)
     energy = jax.jit(partial(sqg.kinetic_energy_spectrum, sqg.make_params(run.config)))
-    total = sum(np.asarray(energy(netcdf.read_states(run, i, i + 1)[0]), float) for i in range(len(run.times)))
+    some, total = per_chunk(run.config), 0.0
+    for start in range(0, len(run.times), some):
+        total += np.asarray(energy(netcdf.read_states(run, start, start + some)), float).sum(0)
     spectra = {f"z = {z:g} km": e for z, e in zip((0.0, run.config.H / 1000), total / len(run.times), strict=True)}
     days = run.times[[0, -1]] / DAY
-    title = (
-        f"N = {run.config.N}, U = {run.config.U:g} m/s, mean of {len(run.times)} states, day {days[0]:g} to {days[1]:g}"
-    )
+    when = f"mean of {len(run.times)} states, day {days[0]:g} to {days[1]:g}"
+    title = f"N = {run.config.N}, U = {run.config.U:g} m/s, {when}"
     plots.spectrum(figure, spectra, run.config.L, title)
     return run
 
@@ -223,13 +218,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nature_run: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"nature_run: stopped; go on with --restart {plan.out} --out {plan.out}", file=sys.stderr)
+        print("nature_run: stopped; states that were saved can be gone on from with --restart", file=sys.stderr)
         return 130
-    config, seconds = run.config, time.perf_counter() - began
-    print(
-        f"{plan.out}: {len(run.times)} states of N = {config.N}, {plan.dtype}, to day {run.times[-1] / DAY:g}; "
-        f"{days:g} days in {seconds:.1f} s; spectrum in {plan.figure}"
-    )
+    states = f"{len(run.times)} states of N = {run.config.N}, {plan.dtype}, to day {run.times[-1] / DAY:g}"
+    print(f"{plan.out}: {states}; {days:g} days in {time.perf_counter() - began:.1f} s; spectrum in {plan.figure}")
     return 0
 
 

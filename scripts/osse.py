@@ -46,8 +46,8 @@ def run(config: configuration.ExperimentConfig, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     configuration.write(out / "config.toml", config)
     hours = config.interval_hours * np.arange(config.cycles)
-    members = config.members if config.output.members else 0
     names = list(config.filters)
+    members = max(map(config.members_of, names)) if config.output.members else 0
     with contextlib.ExitStack() as stack:
         file = None
         if config.output.fields:

@@ -56,7 +56,7 @@ def assert_near():
 
 @pytest.fixture(scope="session")
 def band_limited():
-    """A function: random fields `(*shape, n, n)` of unit variance whose wavenumbers are under `limit` along each axis."""
+    """A function: random fields `(*shape, n, n)` of unit variance, wavenumbers under `limit` along each axis."""
 
     def make(seed, n, limit=None, shape=()):
         limit = limit or n // 2

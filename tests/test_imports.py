@@ -73,7 +73,9 @@ def test_an_import_going_up_is_seen(source):
     assert wrong_imports(source, ("jaxda", "filters"), "filters") == {"twin"}
 
 
-@pytest.mark.parametrize("source", ["from . import letkf", "from .letkf import x", "import jax", "from jaxda.models import sqg"])
+@pytest.mark.parametrize(
+    "source", ["from . import letkf", "from .letkf import x", "import jax", "from jaxda.models import sqg"]
+)
 def test_an_import_going_down_is_allowed(source):
     assert wrong_imports(source, ("jaxda", "filters"), "filters") == set()
 

@@ -129,7 +129,12 @@ def test_grid_networks_observe_the_sites_asked(boundary, spacing):
 @pytest.mark.parametrize("fraction", [0.02, 0.3, 0.5, 0.99])
 @pytest.mark.parametrize(
     ("shape", "given", "candidates"),
-    [((2, 8, 8), {}, 64), ((2, 8, 8), {"spacing": 2, "boundary": "upper"}, 16), ((12,), {}, 12), ((2, 8, 8), {"positions": 50}, 50)],
+    [
+        ((2, 8, 8), {}, 64),
+        ((2, 8, 8), {"spacing": 2, "boundary": "upper"}, 16),
+        ((2, 8, 8), {"positions": 50}, 50),
+        ((12,), {}, 12),
+    ],
 )
 def test_random_networks_have_an_exact_count(shape, given, candidates, fraction):
     count = round(fraction * candidates)
@@ -249,7 +254,7 @@ def test_likelihood_score_and_stiffness(x64, function, given):
     ],
 )
 def test_networks_that_do_not_fit_the_state_are_refused(shape, given, words):
-    with pytest.raises(ValueError, match="use|give") as refusal:
+    with pytest.raises(ValueError, match=r"use|give") as refusal:
         network(shape, **given)
     assert all(word in str(refusal.value) for word in words), refusal.value
 

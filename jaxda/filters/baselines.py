@@ -14,25 +14,25 @@ from jax import Array
 
 from jaxda.filters.inflation import deviations
 from jaxda.observations import Observation, Operator, cleaned, likelihood_score, stiffness
-from jaxda.settings import described, settings
+from jaxda.settings import FilterSettings, described, settings
 
 
 @settings
-class FreeRunConfig:
+class FreeRunConfig(FilterSettings):
     """No analysis: the ensemble runs on."""
 
     kind: Literal["free-run"] = described("free-run", "filter")
 
 
 @settings
-class ObservationsOnlyConfig:
+class ObservationsOnlyConfig(FilterSettings):
     """The observations themselves; the climate's mean where there are none."""
 
     kind: Literal["observations-only"] = described("observations-only", "filter")
 
 
 @settings
-class ClimatologyConfig:
+class ClimatologyConfig(FilterSettings):
     """Optimal interpolation of the observations into the climate's mean."""
 
     kind: Literal["climatology"] = described("climatology", "filter")

@@ -38,7 +38,7 @@ from jax import Array
 
 from jaxda.filters.inflation import deviations, relaxed_to, spread
 from jaxda.observations import Observation, Operator, cleaned, likelihood_score, stiffness
-from jaxda.settings import Count, Fraction, Length, NonNegative, Positive, described, settings
+from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
 
 #: h(t): how much of the likelihood's score is felt at pseudo-time t
 DAMPING: dict[str, Callable[[Array], Array]] = {
@@ -51,7 +51,7 @@ TAN_SIGMA = 5.0
 
 
 @settings
-class EnSFConfig:
+class EnSFConfig(FilterSettings):
     """Settings of the ensemble score filter; the defaults are those of the published SQG runs."""
 
     kind: Literal["ensf"] = described("ensf", "filter")

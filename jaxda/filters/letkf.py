@@ -24,11 +24,11 @@ from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
 from jaxda.numerics.matrices import inverse_square_root
 from jaxda.observations import Observation, Operator, cleaned
 from jaxda.parallel.mesh import over_columns
-from jaxda.settings import Count, Fraction, Length, Positive, described, settings
+from jaxda.settings import Count, FilterSettings, Fraction, Length, Positive, described, settings
 
 
 @settings
-class LETKFConfig:
+class LETKFConfig(FilterSettings):
     """Settings of the LETKF."""
 
     kind: Literal["letkf"] = described("letkf", "filter")

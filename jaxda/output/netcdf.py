@@ -102,16 +102,15 @@ def _config(nc: netCDF4.Dataset, path: str | Path) -> SQGConfig:
         raise FileError(f"{path}: {one_line(error)}; correct the attribute") from None
 
 
-def _times(t: netCDF4.Variable, path: str | Path) -> np.ndarray:
+def _times(t: netCDF4.Variable, path: str | Path, least: int = 1) -> np.ndarray:
     if not str(getattr(t, "units", "seconds")).startswith("seconds"):
         raise FileError(f"{path}: t is in '{t.units}'; it must be in seconds since the start of the model")
     times = np.ma.filled(np.ma.asarray(t[:], np.float64), np.nan)
-    written = np.flatnonzero(np.isfinite(times))
-    if not written.size:
-        raise FileError(f"{path}: no complete state (t has {times.size} values); make it again")
-    times = times[: written[-1] + 1]
+    times = times[: np.append(-1, np.flatnonzero(np.isfinite(times)))[-1] + 1]
+    if len(times) < least:
+        raise FileError(f"{path}: no complete state (t has {t.size} values); make it again")
     increasing = np.diff(times) > 0  # False beside a missing time too
-    if not increasing.all() or not np.isfinite(times[0]):
+    if not increasing.all():
         at = int(np.argmin(increasing))
         pair = f"t[{at + 1}] = {times[at + 1]:g} s follows {times[at]:g} s"
         raise FileError(f"{path}: {pair}, but times must increase; make the file again")
@@ -213,80 +212,49 @@ def _field(nc: netCDF4.Dataset, name: str, lead: tuple, space: tuple, config, dt
     variable.setncatts(units | attributes)
 
 
-class _Writer:
-    """A file being written: a context manager that closes it."""
-
-    def __init__(self, nc: netCDF4.Dataset, path: str | Path):
-        self._nc, self.path = nc, Path(path)
-
-    def close(self) -> None:
-        """Close the file; again is harmless."""
-        if self._nc.isopen():
-            self._nc.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-
-class NatureRunWriter(_Writer):
-    """Appends states to a nature run; made by `create_nature_run` or `extend_nature_run`."""
-
-    def __init__(self, nc: netCDF4.Dataset, path: str | Path, times: Sequence[float] = ()):
-        super().__init__(nc, path)
-        self._count, self._last = len(times), (times[-1] if len(times) else -np.inf)
-
-    def append(self, times: np.ndarray, states: np.ndarray) -> None:
-        """Write states `(T, 2, N, N)` in m/s at `times` (T,) in s since the model's start, and flush.
-
-        Raises:
-            FileError: sizes that do not fit, times that do not increase, values not finite, a full disk.
-        """
-        times, states = np.asarray(times, np.float64), np.asarray(states)
-        wanted = (len(times), *self._nc["pv"].shape[1:])
-        if states.shape != wanted:
-            raise FileError(f"{self.path}: states have shape {states.shape}; give {wanted}")
-        if not (np.diff(times, prepend=self._last) > 0).all():
-            raise FileError(f"{self.path}: times {times} s do not increase from {self._last:g} s; append later states")
-        if not np.isfinite(states).all():
-            raise FileError(f"{self.path}: states after {self._last:g} s are not finite; use a smaller time step")
-        rows = slice(self._count, self._count + len(times))
-        _put(self._nc, self.path, "pv", rows, states)
-        _put(self._nc, self.path, "t", rows, times)
-        self._count, self._last = rows.stop, times[-1]
-
-
-def create_nature_run(path: str | Path, config: SQGConfig, *, dtype=np.float32, **attributes) -> NatureRunWriter:
-    """A new nature run file of `dtype` with `config` and further global `attributes` (text or numbers).
+def create_nature_run(path: str | Path, config: SQGConfig, *, dtype=np.float32, **attributes) -> None:
+    """Make a nature run file of `dtype` with `config` and further global `attributes` (text or numbers).
 
     Raises:
         FileError: the file exists or cannot be made.
     """
     about = {"title": "Nature run of surface quasi-geostrophic turbulence"}
     about["comment"] = "pv is in m/s; times f * theta0 / g it is the temperature's perturbation in K"
-    nc = _create(path, "NETCDF4_CLASSIC", config, about | attributes)  # the format that sqgturb uses
-    space = _coordinates(nc, config, t=np.zeros(0))
-    _field(nc, "pv", ("t",), space, config, dtype, long_name="potential vorticity on the boundaries")
-    nc.sync()
-    return NatureRunWriter(nc, path)
+    with _create(path, "NETCDF4_CLASSIC", config, about | attributes) as nc:  # the format that sqgturb uses
+        space = _coordinates(nc, config, t=np.zeros(0))
+        _field(nc, "pv", ("t",), space, config, dtype, long_name="potential vorticity on the boundaries")
 
 
-def extend_nature_run(path: str | Path, history: str = "") -> NatureRunWriter:
-    """A writer that goes on after the last complete state of a nature run, with one more line of `history`.
+def append_states(path: str | Path, times: np.ndarray, states: np.ndarray, history: str = "") -> None:
+    """Write states after the last complete one of a nature run; the file is open only meanwhile.
+
+    Args:
+        path: a file of `create_nature_run`.
+        times: `(T,)` in s since the model's start, increasing.
+        states: `(T, 2, N, N)` in m/s.
+        history: a line to add to the file's attribute of that name.
 
     Raises:
-        FileError: as `read_nature_run`, or the file may not be written.
+        FileError: sizes that do not fit, times that do not increase, values not finite, a full disk.
     """
-    times = read_nature_run(path).times
-    nc = _reopen(path)
-    if history:
-        nc.history = "\n".join(filter(None, [getattr(nc, "history", ""), history]))
-    return NatureRunWriter(nc, path, times)
+    times, states = np.asarray(times, np.float64), np.asarray(states)
+    with _reopen(path) as nc:
+        before = _times(nc["t"], path, least=0)
+        shape, last = (len(times), *nc["pv"].shape[1:]), before[-1] if len(before) else -np.inf
+        if states.shape != shape:
+            raise FileError(f"{path}: states have shape {states.shape}; give {shape}")
+        if not (np.diff(times, prepend=last) > 0).all():
+            raise FileError(f"{path}: times {times} s do not increase from {last:g} s; append later states")
+        if not np.isfinite(states).all():
+            raise FileError(f"{path}: states after {last:g} s are not finite; use a smaller time step")
+        if history:
+            nc.history = "\n".join(filter(None, [getattr(nc, "history", ""), history]))
+        rows = slice(len(before), len(before) + len(times))
+        _put(nc, path, "pv", rows, states)
+        _put(nc, path, "t", rows, times)
 
 
-class AnalysisFile(_Writer):
+class AnalysisFile:
     """Analyses of several experiments on one truth; a context manager.
 
     `pv_truth(t, z, y, x)`; `pv_mean` and `pv_spread (experiment, t, z, y, x)`, the ensemble's mean and
@@ -318,10 +286,12 @@ class AnalysisFile(_Writer):
     ):
         self._names, self._shape, seconds = list(experiments), config.shape, 3600.0 * np.asarray(hours, np.float64)
         self._stem = "pv" if isinstance(config, SQGConfig) else "state"
-        if resume and Path(path).exists():
-            super().__init__(_reopen(path), path)
-            return self._require_same(seconds, members)
-        super().__init__(_create(path, "NETCDF4", config, {"title": "Analyses of twin experiments"} | attributes), path)
+        self.path = Path(path)
+        if resume and self.path.exists():
+            self._nc = _reopen(path)
+            self._require_same(seconds, members)
+            return
+        self._nc = _create(path, "NETCDF4", config, {"title": "Analyses of twin experiments"} | attributes)
         others = {"experiment": np.array(self._names, object), "t": seconds}
         others |= {"member": np.arange(members)} if members else {}
         space = _coordinates(self._nc, config, **others)
@@ -369,6 +339,17 @@ class AnalysisFile(_Writer):
     def write_truth(self, first_cycle: int, truth) -> None:
         """Write the truth `(T, *state)` from cycle `first_cycle` on, and flush."""
         self._put("truth", (slice(first_cycle, first_cycle + len(truth)),), truth)
+
+    def close(self) -> None:
+        """Close the file; again is harmless."""
+        if self._nc.isopen():
+            self._nc.close()
+
+    def __enter__(self) -> AnalysisFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     def _put(self, name: str, where: tuple, values) -> None:
         values = np.asarray(values)

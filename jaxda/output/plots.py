@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 #: Okabe & Ito's colours, told apart by the colour-blind too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -31,121 +32,21 @@ def spectrum(path: str | Path, energies: Mapping[str, np.ndarray], length: float
         wavenumber = np.arange(1, len(energy) - 1)
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
         axes.loglog(wavenumber, energy[1:-1], label=name, linewidth=1.8, **style)
-    # The line is as long as the range that is neither forced by the jet nor damped, and lies above the curves.
-    line = np.array([3.0, max(4.0, len(energy) / 3.0)])
-    through = np.max([e[3 : len(e) // 3 + 1] / np.arange(3, len(e) // 3 + 1) ** (-5 / 3) for e in energies.values()])
-    axes.loglog(line, 1.5 * through * line ** (-5 / 3), color="0.45", linewidth=1.2, label="slope $-5/3$")
-    axes.set(xlabel="wavenumber [cycles in the side of the square]", ylabel="kinetic energy of a wavenumber [m²/s²]")
-    kilometres = length / 1000.0
-    to_length = lambda x: kilometres / np.maximum(x, 1e-9)
-    axes.secondary_xaxis("top", functions=(to_length, to_length)).set_xlabel("wavelength [km]")
+    # The line spans the waves that are neither forced by the jet nor damped, and runs above the curves.
+    inertial = np.arange(3, max(5, len(energy) // 2))
+    height = max(np.max(np.asarray(e)[inertial] * inertial ** (5 / 3)) for e in energies.values())
+    axes.loglog(inertial, 1.3 * height * inertial ** (-5 / 3), color="0.4", linewidth=1.2, label="slope $-5/3$")
+    axes.set(xlabel="wavenumber [waves along a side]", ylabel="kinetic energy at each wavenumber [m²/s²]")
+    octaves = 2.0 ** np.arange(int(np.log2(len(energy))) + 1)
+    to_length = lambda x: length / 1000.0 / np.maximum(x, 1e-9)
+    top = axes.secondary_xaxis("top", functions=(to_length, to_length))
+    top.set_xlabel("wavelength [km]")
+    for axis, ticks in ((axes.xaxis, octaves), (top.xaxis, to_length(octaves))):
+        axis.set_ticks(ticks, [f"{tick:.5g}" for tick in ticks])
+        axis.set_minor_locator(NullLocator())
     axes.grid(which="both", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=False)
     if title:
         figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=150)
-
-
-def rmse_against_time(path: str | Path, records: Mapping, hours: np.ndarray, unit: str, sigma=None, title="") -> None:
-    """Analysis error of every experiment against time, with the observation error as a line.
-
-    Args:
-        path: figure to write.
-        records: name -> record with `scores.rmse_a` (T,).
-        hours: times of the analyses (T,) [h].
-        unit: of the scores.
-        sigma: standard deviation(s) of the observation errors in that unit, drawn dotted; None to leave out.
-        title: line above the figure.
-    """
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    axes = figure.subplots()
-    days = np.asarray(hours) / 24.0
-    for i, (name, record) in enumerate(records.items()):
-        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
-        axes.semilogy(days, record.scores.rmse_a, label=name, linewidth=1.5, **style)
-    for value in np.unique(np.atleast_1d(np.asarray(sigma if sigma is not None else [], float))):
-        axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2, label=f"observation error {value:g} {unit}")
-    axes.set(xlabel="time [day]", ylabel=f"analysis RMSE [{unit}]" if unit != "1" else "analysis RMSE")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.grid(which="both", color="0.92", linewidth=0.6)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    if title:
-        figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=150)
-
-
-def snapshot(path: str | Path, truth: np.ndarray, analyses: Mapping, length: float, title: str = "") -> None:
-    """Truth, analysis and error of every experiment at one boundary and time, a row an experiment.
-
-    Args:
-        path: figure to write.
-        truth: temperature `(N, N)` in K, or a Lorenz-96 state `(d,)`.
-        analyses: name -> ensemble mean of the same shape and unit; experiments that went non-finite left out.
-        length: side of the square [m].
-        title: line above the figure.
-    """
-    if truth.ndim == 1:
-        return _state_lines(path, truth, analyses, title)
-    figure = Figure(figsize=(9.0, 2.7 * len(analyses) + 0.5), layout="constrained")
-    rows = figure.subplots(len(analyses), 3, squeeze=False, sharex=True, sharey=True)
-    limit = float(np.abs(truth).max())
-    side = length / 1e6
-    for (name, mean), row in zip(analyses.items(), rows, strict=True):
-        error = mean - truth
-        error_limit = max(float(np.quantile(np.abs(error), 0.999)), 1e-12)
-        panels = (
-            ("truth", truth, limit, "RdBu_r"),
-            (name, mean, limit, "RdBu_r"),
-            ("error", error, error_limit, "PuOr"),
-        )
-        for axes, (label, field, bound, colours) in zip(row, panels, strict=True):
-            picture = axes.imshow(
-                field, origin="lower", extent=(0, side, 0, side), vmin=-bound, vmax=bound, cmap=colours, aspect="equal"
-            )
-            rms = f", RMS {np.sqrt(np.mean(error**2)):.2f} K" if label == "error" else ""
-            axes.set_title(label + rms, fontsize="medium")
-            figure.colorbar(picture, ax=axes, label="K", shrink=0.9)
-        row[0].set_ylabel("y [1000 km]")
-    for axes in rows[-1]:
-        axes.set_xlabel("x [1000 km]")
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
-
-
-def _state_lines(path, truth, analyses, title) -> None:
-    figure = Figure(figsize=(8.0, 4.0), layout="constrained")
-    axes = figure.subplots()
-    shown = slice(0, min(len(truth), 100))
-    axes.plot(truth[shown], color="black", linewidth=2.0, label="truth")
-    for i, (name, mean) in enumerate(analyses.items()):
-        axes.plot(mean[shown], color=COLOURS[i % len(COLOURS)], linewidth=1.1, label=name)
-    axes.set(xlabel="variable", ylabel="x")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=130)
-
-
-def of_run(folder: Path, config, records: Mapping, hours: np.ndarray, truth: np.ndarray, means: Mapping) -> None:
-    """All figures of a twin experiment: `rmse.png` and a `snapshot` of its last cycle, one a boundary.
-
-    Args:
-        folder: made if it is not there.
-        config: of the experiment (`jaxda.config.ExperimentConfig`).
-        records: name -> record, hours: times (T,) [h], both as for `rmse_against_time`.
-        truth: last true state `(*shape)`, in the unit of the states.
-        means: name -> last analysis mean, the same; experiments that went non-finite left out.
-    """
-    folder.mkdir(exist_ok=True)
-    sigma = config.observations.sigma if config.observations.operator != "arctan" else None
-    rmse_against_time(folder / "rmse.png", records, hours, config.unit, sigma, config.title)
-    means = {name: config.kelvin * mean for name, mean in means.items() if np.isfinite(mean).all()}
-    if not means:
-        return
-    title = f"{config.title}, day {hours[-1] / 24:g}"
-    if truth.ndim == 1:
-        return snapshot(folder / "snapshot.png", truth, means, 0.0, title)
-    for level, boundary in enumerate(("lower", "upper")):
-        at = {name: mean[level] for name, mean in means.items()}
-        name = folder / f"snapshot_{boundary}.png"
-        snapshot(name, config.kelvin * truth[level], at, config.model.L, f"{title}, {boundary} boundary")

@@ -67,7 +67,13 @@ def table(neighbours, columns, total):
 
 @pytest.mark.parametrize(
     ("shape", "spacing", "cutoff"),
-    [((2, 6, 6), 500.0, 600.0), ((2, 6, 6), 500.0, 1400.0), ((2, 6, 6), 500.0, 1e5), ((9,), 1.0, 2.5), ((9,), 1.0, 50.0)],
+    [
+        ((2, 6, 6), 500.0, 600.0),
+        ((2, 6, 6), 500.0, 1400.0),
+        ((2, 6, 6), 500.0, 1e5),
+        ((9,), 1.0, 2.5),
+        ((9,), 1.0, 50.0),
+    ],
 )
 def test_neighbours_on_the_grid_are_those_of_the_same_positions(x64, shape, spacing, cutoff):
     geometry = Geometry(shape, spacing, boundary_distance=1000.0)

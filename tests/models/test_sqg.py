@@ -16,7 +16,7 @@ ADVECTION_ONLY = {"U": 0.0, "tdiab": 1e30, "diff_efold": 1e30}
 
 
 def config_of(file):
-    names = "nsq f L H U r tdiab diff_order diff_efold symmetric dt dealias".split()
+    names = ["nsq", "f", "L", "H", "U", "r", "tdiab", "diff_order", "diff_efold", "symmetric", "dt", "dealias"]
     return SQGConfig(N=file["pv_initial"].shape[-1], **{name: file[name].item() for name in names})
 
 
@@ -182,7 +182,7 @@ def test_advection_makes_neither_energy_nor_variance(x64, band_limited, n, jacob
 def test_drift_of_energy_and_variance_falls_with_the_time_step(x64, band_limited, jacobian):
     n = 16
     pv = 3000.0 * band_limited(0, n, shape=(2,))
-    # The row of wavenumber -N/2 has no partner +N/2, and sqgturb's files keep it: it leaks. Without it, only dt is left.
+    # The row of wavenumber -N/2, which sqgturb keeps, has no partner +N/2: it leaks. Without it, only dt is left.
     partnered = (np.abs(np.fft.fftfreq(n, 1 / n)) < n // 2)[:, None]
 
     def drift(n_steps):
@@ -251,9 +251,7 @@ def test_the_published_factor_is_exact_dynamics_of_nine_quarters(x64, assert_nea
 
 
 def test_without_dealiasing_only_the_small_waves_differ(x64, assert_near, band_limited):
-    with_padding, without = (
-        tendency_of(small(U=0.0, dealias=dealias, jacobian="exact")) for dealias in (True, False)
-    )
+    with_padding, without = (tendency_of(small(U=0.0, dealias=dealias, jacobian="exact")) for dealias in (True, False))
     smooth, rough = (2000.0 * band_limited(6, 16, limit=limit, shape=(2,)) for limit in (4, 8))
     assert_near(without(smooth), with_padding(smooth), 1e-13)
     assert np.abs(without(rough) - with_padding(rough)).max() > 0.05 * np.abs(with_padding(rough)).max()

@@ -39,7 +39,7 @@ def test_agrees_with_the_eigen_decomposition(x64, assert_near, dtype, condition,
 def test_matrices_of_one_batch_may_be_of_any_condition(x64, assert_near):
     conditions = np.array([1.0, 10.0, 1e3, 1e6])
     largest = np.array([1e-4, 1.0, 50.0, 1e5])
-    a = symmetric(1, np.stack([size * np.geomspace(1 / c, 1.0, M) for size, c in zip(largest, conditions, strict=True)]))
+    a = symmetric(1, largest[:, None] * np.geomspace(1 / conditions, 1.0, M, axis=-1))
     together = inverse_square_root(a, largest / conditions)
     for matrix, result, c in zip(a, together, conditions, strict=True):
         assert_near(result, by_eigenvectors(matrix), (10 + 2 * c) * np.finfo(float).eps)

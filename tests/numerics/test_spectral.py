@@ -42,7 +42,9 @@ def test_truncated_spectrum_leaves_out_what_the_coarse_grid_cannot_hold(x64):
 
 @pytest.mark.parametrize("n", [10, 16, 22])
 @pytest.mark.parametrize("multiple", [1, 2, 3, 5])
-def test_resampling_up_passes_through_the_points_and_down_again_is_the_identity(x64, assert_near, band_limited, n, multiple):
+def test_resampling_up_passes_through_the_points_and_down_again_is_the_identity(
+    x64, assert_near, band_limited, n, multiple
+):
     field = band_limited(1, n, shape=(2,)) + 0.7
     fine = spectral.resample(field, multiple * n)
     assert_near(fine[..., ::multiple, ::multiple], field, 1e-13)
