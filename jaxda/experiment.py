@@ -27,8 +27,6 @@ from jaxda.output import netcdf
 from jaxda.parallel.mesh import member_mesh, over_members
 
 MODELS = {"sqg": sqg, "lorenz96": lorenz96}
-#: cycles in one jitted call: between calls the bar moves and records are written
-CHUNK = 10
 #: randomness of an experiment, each part from its own key
 PARTS = ("nature", "shocks", "initial", "cycles")
 
@@ -78,6 +76,11 @@ def keys(seed: int) -> dict[str, Array]:
     return dict(zip(PARTS, jax.random.split(jax.random.key(seed), len(PARTS)), strict=True))
 
 
+def chunk_of(shape: tuple[int, ...]) -> int:
+    """Cycles in one jitted call, more for small states: between calls the bar moves and records are written."""
+    return 10 if np.prod(shape) > 1000 else 100
+
+
 def steps_in(hours: float, model) -> int:
     """Time steps of a model in an interval; the settings have checked that it is a whole number."""
     return round(hours / model.step_hours)
@@ -95,12 +98,13 @@ def make_nature(config: ExperimentConfig, key: Array, report: Callable[[int], No
     module = MODELS[model.kind]
     state = module.initial_state(key, model).astype(config.precision)
     advance = module.make_advance(model, steps_in(hours, model), config.precision)
-    save = jax.jit(timestep.trajectory(advance, CHUNK, 1))
+    chunk = chunk_of(model.shape)
+    save = jax.jit(timestep.trajectory(advance, chunk, 1))
     series = []
-    for _ in range(-(-(spinup + count) // CHUNK)):
+    for _ in range(-(-(spinup + count) // chunk)):
         state, states = save(state)
         series.append(np.asarray(states))
-        report(CHUNK)
+        report(chunk)
     return np.concatenate(series)[-count:], state
 
 
@@ -224,7 +228,7 @@ def run_filter(
     """
     members = config.members_of(name)
     forward = over_members(world.advance, member_mesh(members))
-    chunk = jax.jit(
+    run = jax.jit(
         partial(
             twin.cycle,
             forecast=lambda key, ensemble: forward(ensemble),
@@ -235,11 +239,12 @@ def run_filter(
         )
     )
     ensemble, series, seconds, finite = world.first_ensemble(members), [], [], True
-    for first in range(0, config.cycles, CHUNK):
+    chunk = chunk_of(config.model.shape)
+    for first in range(0, config.cycles, chunk):
         began = time.perf_counter()
-        truth = world.truth[first : first + CHUNK]
+        truth = world.truth[first : first + chunk]
         if finite:
-            ensemble, (scores, fields) = chunk(world.key, ensemble, truth, first=first)
+            ensemble, (scores, fields) = run(world.key, ensemble, truth, first=first)
             scores = jax.tree.map(np.asarray, scores)
             finite = bool(np.isfinite(scores.rmse_a).all())
         else:

@@ -98,8 +98,9 @@ def restart_from(o: argparse.Namespace, run: netcdf.NatureRun, extend: bool) -> 
 
 def check_outputs(out: Path, figure: Path, extend: bool) -> None:
     """Raise InputError where the files cannot be made."""
-    if out.suffix != ".nc" or figure.suffix not in plots.FORMATS:
-        raise InputError(f"--out {out} must end in .nc, --figure {figure} in one of {', '.join(plots.FORMATS)}")
+    for option, path, endings in (("--out", out, (".nc",)), ("--figure", figure, plots.FORMATS)):
+        if path.suffix not in endings:
+            raise InputError(f"{option} {path} is of unknown kind; give a name that ends in {' or '.join(endings)}")
     if out.exists() and not extend:
         raise InputError(f"--out {out} exists already; give another name, remove it, or lengthen it with --restart")
     for path in (out, figure):
@@ -170,7 +171,8 @@ def save(plan: argparse.Namespace, report) -> None:
         if waiting:
             steps, states = zip(*waiting, strict=True)
             waiting.clear()
-            netcdf.append_states(plan.out, origin + dt * (first + np.array(steps)), np.stack(states))
+            history = plan.about["history"] if plan.extend and steps[0] == plan.between else ""
+            netcdf.append_states(plan.out, origin + dt * (first + np.array(steps)), np.stack(states), history)
 
     try:
         for steps, state in trajectory(plan):

@@ -265,7 +265,7 @@ class AnalysisFile:
         config: the truth's model, whose grid the states are on.
         experiments: their names, each once.
         hours: times of the analyses since the model's start (T,) [h].
-        members: size of the ensembles to keep, 0 for none.
+        members: size of the largest ensemble to keep, 0 for none.
         resume: go on with the file if it exists; it must be for the same experiments, times, grid and members.
         attributes: further global attributes, text or numbers.
 
@@ -328,12 +328,14 @@ class AnalysisFile:
             first_cycle: index into the file's times.
             mean: `(T, *state)` in the state's unit (SQG: m/s).
             spread: the same.
-            members: `(T, M, *state)`, for files made with `members` = M.
+            members: `(T, M, *state)`, for files made with `members` >= M.
         """
         which, stop = self._names.index(experiment), first_cycle + len(mean)
-        for name, values in (("mean", mean), ("spread", spread), ("members", members)):
-            if values is not None:
-                self._put(name, (which, slice(first_cycle, stop)), values)
+        rows = (which, slice(first_cycle, stop))
+        self._put("mean", rows, mean)
+        self._put("spread", rows, spread)
+        if members is not None:
+            self._put("members", (*rows, slice(0, np.shape(members)[1])), members)
         _put(self._nc, self.path, "cycles", which, max(stop, self.written(experiment)))
 
     def write_truth(self, first_cycle: int, truth) -> None:

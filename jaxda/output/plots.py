@@ -50,3 +50,108 @@ def spectrum(path: str | Path, energies: Mapping[str, np.ndarray], length: float
     if title:
         figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=150)
+
+
+def rmse_against_time(path: str | Path, records: Mapping, hours: np.ndarray, unit: str, sigma=None, title="") -> None:
+    """Analysis error of every experiment against time, with the observation error as a line.
+
+    Args:
+        path: figure to write.
+        records: name -> record with `scores.rmse_a` (T,).
+        hours: times of the analyses (T,) [h].
+        unit: of the scores.
+        sigma: standard deviation(s) of the observation errors in that unit, drawn dotted; None to leave out.
+        title: line above the figure.
+    """
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    days = np.asarray(hours) / 24.0
+    for i, (name, record) in enumerate(records.items()):
+        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
+        axes.semilogy(days, record.scores.rmse_a, label=name, linewidth=1.5, **style)
+    for value in np.unique(np.atleast_1d(np.asarray(sigma if sigma is not None else [], float))):
+        axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2, label=f"observation error {value:g} {unit}")
+    axes.set(xlabel="time [day]", ylabel=f"analysis RMSE [{unit}]" if unit != "1" else "analysis RMSE")
+    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        which("{x:g}")
+    axes.grid(which="both", color="0.92", linewidth=0.6)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    if title:
+        figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=150)
+
+
+def snapshot(path: str | Path, truth: np.ndarray, analyses: Mapping, length: float, title: str = "") -> None:
+    """Truth, analysis and error of every experiment at one boundary and time, a row an experiment.
+
+    Args:
+        path: figure to write.
+        truth: temperature `(N, N)` in K, or a Lorenz-96 state `(d,)`.
+        analyses: name -> ensemble mean of the same shape and unit; experiments that went non-finite left out.
+        length: side of the square [m].
+        title: line above the figure.
+    """
+    if truth.ndim == 1:
+        return _state_lines(path, truth, analyses, title)
+    figure = Figure(figsize=(9.0, 2.7 * len(analyses) + 0.5), layout="constrained")
+    rows = figure.subplots(len(analyses), 3, squeeze=False, sharex=True, sharey=True)
+    limit = float(np.abs(truth).max())
+    side = length / 1e6
+    for (name, mean), row in zip(analyses.items(), rows, strict=True):
+        error = mean - truth
+        error_limit = max(float(np.quantile(np.abs(error), 0.999)), 1e-12)
+        panels = (
+            ("truth", truth, limit, "RdBu_r"),
+            (name, mean, limit, "RdBu_r"),
+            ("error", error, error_limit, "PuOr"),
+        )
+        for axes, (label, field, bound, colours) in zip(row, panels, strict=True):
+            picture = axes.imshow(
+                field, origin="lower", extent=(0, side, 0, side), vmin=-bound, vmax=bound, cmap=colours, aspect="equal"
+            )
+            rms = f", RMS {np.sqrt(np.mean(error**2)):.2f} K" if label == "error" else ""
+            axes.set_title(label + rms, fontsize="medium")
+            figure.colorbar(picture, ax=axes, label="K", shrink=0.9)
+        row[0].set_ylabel("y [1000 km]")
+    for axes in rows[-1]:
+        axes.set_xlabel("x [1000 km]")
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=110)
+
+
+def _state_lines(path, truth, analyses, title) -> None:
+    figure = Figure(figsize=(8.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    shown = slice(0, min(len(truth), 100))
+    axes.plot(truth[shown], color="black", linewidth=2.0, label="truth")
+    for i, (name, mean) in enumerate(analyses.items()):
+        axes.plot(mean[shown], color=COLOURS[i % len(COLOURS)], linewidth=1.1, label=name)
+    axes.set(xlabel="variable", ylabel="x")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=130)
+
+
+def of_run(folder: Path, config, records: Mapping, hours: np.ndarray, truth: np.ndarray, means: Mapping) -> None:
+    """All figures of a twin experiment: `rmse.png` and a `snapshot` of its last cycle, one a boundary.
+
+    Args:
+        folder: made if it is not there.
+        config: of the experiment (`jaxda.config.ExperimentConfig`).
+        records: name -> record, hours: times (T,) [h], both as for `rmse_against_time`.
+        truth: last true state `(*shape)`, in the unit of the states.
+        means: name -> last analysis mean, the same; experiments that went non-finite left out.
+    """
+    folder.mkdir(exist_ok=True)
+    sigma = config.observations.sigma if config.observations.operator != "arctan" else None
+    rmse_against_time(folder / "rmse.png", records, hours, config.unit, sigma, config.title)
+    means = {name: config.kelvin * mean for name, mean in means.items() if np.isfinite(mean).all()}
+    if not means:
+        return
+    title = f"{config.title}, day {hours[-1] / 24:g}"
+    if truth.ndim == 1:
+        return snapshot(folder / "snapshot.png", truth, means, 0.0, title)
+    for level, boundary in enumerate(("lower", "upper")):
+        at = {name: mean[level] for name, mean in means.items()}
+        name = folder / f"snapshot_{boundary}.png"
+        snapshot(name, config.kelvin * truth[level], at, config.model.L, f"{title}, {boundary} boundary")

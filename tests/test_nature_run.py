@@ -1,0 +1,287 @@
+"""scripts/nature_run.py: what it writes, that restarts change nothing, and how it refuses bad input."""
+
+import contextlib
+import importlib.util
+import io
+import itertools
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import jax
+import netCDF4
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxda.models import sqg
+from jaxda.models.sqg import SQGConfig
+from jaxda.output import netcdf, progress
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "nature_run.py"
+DAY = 86400.0
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("nature_run", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+nature_run = load()
+
+
+def run(*options):
+    return nature_run.main([str(option) for option in options])
+
+
+def read(path):
+    found = netcdf.read_nature_run(path)
+    return found, netcdf.read_states(found)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of 2 days after a spin-up of 5, a state every 12 h."""
+    path = tmp_path_factory.mktemp("made") / "run.nc"
+    assert run("--N", 16, "--U", 25, "--spinup-days", 5, "--days", 2, "--seed", 4, "--out", path) == 0
+    return path
+
+
+def test_a_run(made):
+    found, states = read(made)
+    assert found.config == SQGConfig(N=16, U=25)  # with the time step of N = 16
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.times / DAY, [5, 5.5, 6, 6.5, 7])
+    advance = jax.jit(sqg.make_advance(found.config, int(12 * 3600 / found.config.dt)))
+    for before, after in itertools.pairwise(states):
+        np.testing.assert_array_equal(advance(before), after)
+    assert made.with_suffix(".png").stat().st_size > 10_000
+    with netCDF4.Dataset(made) as nc:
+        assert (nc.seed, nc.spinup_days) == (4, 5)
+        assert "nature_run.py --N 16" in nc.history
+
+
+def test_parts_of_an_interval_in_the_spinup(tmp_path):
+    assert run("--N", 16, "--spinup-days", "1.5", "--days", 2, "--interval-hours", 24, "--out", tmp_path / "a.nc") == 0
+    found, states = read(tmp_path / "a.nc")
+    np.testing.assert_array_equal(found.times / DAY, [1.5, 2.5, 3.5])
+    start = sqg.initial_state(jax.random.key(0), found.config)
+    expected = sqg.make_advance(found.config, int(1.5 * DAY / found.config.dt))(start)
+    np.testing.assert_allclose(states[0], expected, atol=1e-3 * np.abs(states[0]).max())
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_restarts_change_no_bit(tmp_path, precision):
+    whole, part, branch = (tmp_path / name for name in ("whole.nc", "part.nc", "branch.nc"))
+    options = ("--N", 16, "--spinup-days", 2, "--precision", precision, "--interval-hours", 8)
+    assert run(*options, "--days", 6, "--out", whole) == 0
+    assert run(*options, "--days", 2, "--out", part) == 0
+    assert run("--restart", part, "--days", 4, "--out", part) == 0
+    assert run("--restart", whole, "--restart-day", 5, "--days", 3, "--out", branch) == 0
+    (all_of_it, states), (lengthened, same), (later, rest) = read(whole), read(part), read(branch)
+    assert lengthened.dtype == later.dtype == precision
+    np.testing.assert_array_equal(lengthened.times, all_of_it.times)
+    np.testing.assert_array_equal(same, states)
+    np.testing.assert_array_equal(later.times, all_of_it.times[9:])
+    np.testing.assert_array_equal(rest, states[9:])
+    assert later.config == lengthened.config == all_of_it.config
+    with netCDF4.Dataset(part) as nc:
+        assert len(nc.history.splitlines()) == 2
+
+
+def test_many_chunks_change_no_bit(tmp_path, made, monkeypatch):
+    monkeypatch.setattr(nature_run, "per_chunk", lambda config: 2)
+    out = tmp_path / "run.nc"
+    assert run("--N", 16, "--U", 25, "--spinup-days", 5, "--days", 2, "--seed", 4, "--out", out) == 0
+    np.testing.assert_array_equal(read(out)[1], read(made)[1])
+    np.testing.assert_array_equal(read(out)[0].times, read(made)[0].times)
+
+
+def test_options_reach_the_model(tmp_path):
+    wanted = SQGConfig(N=16, dt=2400, U=-10, symmetric=False, dealias=False, jacobian="exact", r=0.01, diff_order=6)
+    flags = [text for name, value in asdict(wanted).items() if name != "kind" for text in (f"--{name}", str(value))]
+    assert run(*flags, "--spinup-days", 0, "--days", 1, "--out", tmp_path / "a.nc", "--figure", tmp_path / "b.pdf") == 0
+    found, _ = read(tmp_path / "a.nc")
+    assert found.config == wanted
+    assert (tmp_path / "b.pdf").read_bytes().startswith(b"%PDF")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_help_lists_every_option_with_its_unit(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("--help")
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, field in SQGConfig.__pydantic_fields__.items():
+        assert name == "kind" or (f"--{name} " in text and field.description in text), name
+    for option in ("days", "interval-hours", "spinup-days", "seed", "restart-day"):
+        assert "[" in text.split(f"--{option} ")[-1].split(" --")[0], option
+
+
+#: command lines, as text with {run} for a good file and {out} for a new one, and what the complaint must name
+BAD_LINES = [
+    ("", "--out"),
+    ("--out {out} --bogus 3", "--bogus"),
+    ("--out {out} --spin 3", "--spin"),
+    ("--out {out} --kind sqg", "--kind"),
+    ("--out {out} --days x", "--days"),
+    ("--out {out} --days nan", "--days nan"),
+    ("--out {out} --days inf", "--days inf"),
+    ("--out {out} --days -1", "--days -1"),
+    ("--out {out} --days 0", "--days 0"),
+    ("--out {out} --days 0.7", "--days 0.7"),
+    ("--out {out} --interval-hours 0", "--interval-hours 0"),
+    ("--out {out} --interval-hours 0.5", "dt = 1200 s; use 0.666"),
+    ("--out {out} --spinup-days -1", "--spinup-days -1"),
+    ("--out {out} --spinup-days 0.001", "--spinup-days 0.001"),
+    ("--out {out} --seed -1", "--seed -1"),
+    ("--out {out} --seed 99999999999999999999", "--seed 99999999999999999999"),
+    ("--out {out} --precision float16", "float16"),
+    ("--out {out} --N 20", "N = 20"),
+    ("--out {out} --N 33", "use 34"),
+    ("--out {out} --N sixty", "sixty"),
+    ("--out {out} --dt 5000", "dt = 5000 s"),
+    ("--out {out} --dt nan", "dt = nan"),
+    ("--out {out} --f 0", "f = 0"),
+    ("--out {out} --symmetric maybe", "maybe"),
+    ("--out {out} --jacobian other", "other"),
+    ("--out {run}", "exists already"),
+    ("--out {folder}", "ends in .nc"),
+    ("--out {folder}/no/such.nc", "no/such.nc"),
+    ("--out {folder}/run.png", "ends in .nc"),
+    ("--out {out} --figure {folder}/a.nc", "ends in .png"),
+    ("--out {out} --figure {folder}/a.jpeg", "a.jpeg"),
+    ("--out {out} --figure {folder}/no/a.png", "no/a.png"),
+    ("--out {out} --restart {folder}/none.nc", "no such file"),
+    ("--out {out} --restart {text}", "not a readable NetCDF file"),
+    ("--out {out} --restart {cut}", "not a readable NetCDF file"),
+    ("--out {out} --restart {nan}", "not finite"),
+    ("--out {out} --restart {run} --U 20", "--U 20"),
+    ("--out {out} --restart {run} --N 32", "--N 32"),
+    ("--out {out} --restart {run} --jacobian exact", "--jacobian exact"),
+    ("--out {out} --restart {run} --restart-day 6.2", "--restart-day 6.2"),
+    ("--out {out} --restart {run} --restart-day nan", "--restart-day nan"),
+    ("--out {out} --restart {run} --seed 1", "--seed"),
+    ("--out {out} --restart {run} --spinup-days 1", "--spinup-days"),
+    ("--out {out} --restart-day 6", "--restart FILE"),
+    ("--out {run} --restart {run} --restart-day 6", "--restart-day 6"),
+    ("--out {run} --restart {run} --interval-hours 24", "--interval-hours 24"),
+    ("--out {run} --restart {run} --precision float64", "--precision float64"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, made):
+    """A good file beside damaged ones."""
+    whole = made.read_bytes()
+    (tmp_path / "run.nc").write_bytes(whole)
+    (tmp_path / "cut.nc").write_bytes(whole[:-100])
+    (tmp_path / "text.nc").write_text("t,pv\n0,1\n")
+    (tmp_path / "nan.nc").write_bytes(whole)
+    with netCDF4.Dataset(tmp_path / "nan.nc", "r+") as nc:
+        nc["pv"][-1, 0, 0, 0] = np.nan
+    return tmp_path
+
+
+@pytest.mark.parametrize(("line", "names"), BAD_LINES)
+def test_bad_command_lines(folder, capfd, line, names):
+    places = {name: folder / f"{name}.nc" for name in ("run", "cut", "text", "nan")}
+    before = contents(folder)
+    assert run(*line.format(folder=folder, out=folder / "new.nc", **places).split()) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("nature_run: ")
+    assert names in err
+    assert ";" in err or "Input should be" in err  # the cure
+    assert contents(folder) == before
+
+
+def test_files_of_sqgturb_can_be_gone_on_from(tmp_path):
+    """Their times and parameters are in single precision."""
+    path, config = tmp_path / "sqgturb.nc", SQGConfig(N=16)
+    states = np.asarray(sqg.initial_state(jax.random.key(0), config), np.float32)[None]
+    with netCDF4.Dataset(path, "w", format="NETCDF4_CLASSIC") as nc:
+        for field in fields(SQGConfig):
+            if field.name not in ("kind", "N", "jacobian"):
+                value = getattr(config, field.name)
+                nc.setncattr(field.name, int(value) if isinstance(value, bool) else np.array(value, np.float32))
+        for name, size in (("x", 16), ("y", 16), ("z", 2), ("t", None)):
+            nc.createDimension(name, size)
+        nc.createVariable("pv", np.float32, ("t", "z", "y", "x"))[:] = states
+        nc.createVariable("t", np.float32, ("t",))[:] = [100 * DAY]
+    assert run("--restart", path, "--out", tmp_path / "new.nc", "--days", 1) == 0
+    found, new = read(tmp_path / "new.nc")
+    assert found.config == config
+    np.testing.assert_array_equal(found.times / DAY, [100, 100.5, 101])
+    np.testing.assert_array_equal(new[:1], states)
+
+
+def test_a_run_that_blows_up_keeps_what_was_good(tmp_path, made, capfd):
+    config, states = read(made)[0].config, read(made)[1]
+    netcdf.create_nature_run(tmp_path / "wild.nc", config)
+    netcdf.append_states(tmp_path / "wild.nc", [0.0], 1e4 * states[:1])
+    capfd.readouterr()
+    assert run("--restart", tmp_path / "wild.nc", "--out", tmp_path / "new.nc", "--days", 1) == 1
+    _, err = capfd.readouterr()
+    assert err.count("\n") == 1
+    assert "day 0.5" in err
+    assert "--dt below 4800" in err
+    np.testing.assert_array_equal(read(tmp_path / "new.nc")[1], 1e4 * states[:1])
+
+
+def test_an_interrupted_run_keeps_what_was_good(tmp_path, made, capfd, monkeypatch):
+    @contextlib.contextmanager
+    def impatient(*_):
+        calls = iter(range(13))
+
+        def report(amount, name=None):
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+
+        yield report
+
+    monkeypatch.setattr(progress, "bar", impatient)
+    out = tmp_path / "run.nc"
+    line = ("--N", 16, "--U", 25, "--spinup-days", 5, "--days", 2, "--seed", 4, "--out", out)
+    assert run(*line) == 130
+    assert capfd.readouterr().err.count("\n") == 1
+    kept, states = read(out)
+    assert len(kept.times) == 3  # 10 intervals of spin-up, then the states of days 5, 5.5 and 6
+    monkeypatch.undo()
+    assert run("--restart", out, "--out", out, "--days", 1) == 0
+    np.testing.assert_array_equal(read(out)[1], read(made)[1])
+    np.testing.assert_array_equal(states, read(made)[1][:3])
+
+
+def test_as_a_program(tmp_path, made):
+    out = tmp_path / "run.nc"
+    line = ["--N", "16", "--U", "25", "--spinup-days", "5", "--days", "2", "--seed", "4", "--out", out]
+    done = subprocess.run([sys.executable, SCRIPT, *line], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{out}: 5 states of N = 16, float32, to day 7; ")
+    assert done.stderr.startswith("nature run: 7 days in ")  # no terminal: one line, when done
+    assert done.stdout.count("\n") == done.stderr.count("\n") == 1
+    np.testing.assert_array_equal(read(out)[1], read(made)[1])
+    again = subprocess.run([sys.executable, SCRIPT, *line], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert again.returncode == 2
+    assert again.stderr == (
+        f"nature_run: --out {out} exists already; give another name, remove it, or lengthen it with --restart\n"
+    )
+    assert set(tmp_path.iterdir()) == {out, out.with_suffix(".png")}
+
+
+def test_progress_on_a_terminal():
+    screen = io.StringIO()
+    with progress.bar("run", 10, "days", Console(file=screen, force_terminal=True, width=120)) as report:
+        for name in ("spin-up", "saving"):
+            report(5, name)
+    assert "saving" in screen.getvalue()
+    assert "10/10 days" in screen.getvalue()
