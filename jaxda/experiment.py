@@ -192,12 +192,7 @@ def make_filter(config: ExperimentConfig, name: str, world: World) -> twin.Analy
         ValueError: settings that do not fit the network, with the filter's name.
     """
     settings = config.filters[name]
-    model = config.model
-    if model.kind == "sqg":
-        rossby = np.sqrt(model.nsq) * model.H / model.f / 1e3
-        geometry = Geometry(model.shape, model.L / model.N / 1e3, rossby)
-    else:
-        geometry = Geometry(model.shape, 1.0)
+    geometry = Geometry.of(config.model)
     climate_spread = float(jnp.sqrt(world.climate.variance.mean()))
     initial_spread = climate_spread if config.initial.kind == "climatology" else config.initial.noise
     mesh = member_mesh(config.members_of(name))

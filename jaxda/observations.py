@@ -44,8 +44,10 @@ class ObservationConfig:
     )
     boundary: Literal["both", "lower", "upper"] = described("both", "which boundaries are observed")
     spacing: Count = described(1, "every how many grid points along each axis [grid points]")
-    positions: Count | None = described(
-        None, "observe this many positions anywhere on the domain instead of grid points, by bilinear interpolation [1]"
+    positions: Count | tuple[tuple[float, ...], ...] | None = described(
+        None,
+        "observe positions between grid points by bilinear interpolation: how many, drawn at random [1], "
+        "or a list of [boundary, y, x] ([x] for Lorenz-96) [grid points]",
     )
     fraction: Fraction = described(1.0, "part of these sites observed at a time, drawn at random [1]")
     redraw: bool = described(True, "draw the random sites anew at every cycle; else once")
@@ -171,25 +173,42 @@ def make_operator(
         raise ValueError(f"spacing = {config.spacing} does not divide the {n} grid points; use a divisor of {n}")
     if config.boundary != "both" and len(shape) != 3:
         raise ValueError(f'boundary = "{config.boundary}" needs a model with two boundaries; use "both"')
-    positions = None
-    if config.positions is not None:
+    return Operator(shape, function or FUNCTIONS[config.operator](scale), _positions(config, shape))
+
+
+def _positions(config: ObservationConfig, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Positions `(P, axes)` in grid indices, given or drawn; None for the grid itself."""
+    if config.positions is None:
+        return None
+    levels = {"both": [0, 1], "lower": [0], "upper": [1]}[config.boundary]
+    if isinstance(config.positions, int):
         rng = np.random.default_rng(config.seed)
         positions = rng.uniform(size=(config.positions, len(shape))) * np.array(shape)
         if len(shape) == 3:
-            levels = {"both": [0, 1], "lower": [0], "upper": [1]}[config.boundary]
             positions[:, 0] = rng.choice(levels, size=config.positions)
-    return Operator(shape, function or FUNCTIONS[config.operator](scale), positions)
+        return positions
+    if any(len(position) != len(shape) for position in config.positions):
+        raise ValueError(f"positions: each needs {len(shape)} numbers; give boundary, y, x, or x alone for Lorenz-96")
+    positions = np.array(config.positions, float)
+    if len(shape) == 3 and not np.isin(positions[:, 0], levels).all():
+        wrong = positions[~np.isin(positions[:, 0], levels), 0][0]
+        raise ValueError(f'positions: boundary {wrong:g} is not one of {levels}; boundary = "{config.boundary}" is set')
+    return positions
 
 
-def make_network(config: ObservationConfig, operator: Operator) -> Callable[[Array, Array], Observation]:
+def make_network(
+    config: ObservationConfig, operator: Operator, sigma: np.ndarray | None = None
+) -> Callable[[Array, Array], Observation]:
     """A function (key, truth) -> Observation: new errors, and new sites where the network is random.
 
     The truth is one state of `operator.shape`. On the grid a random site is a column: all observed
     boundaries are measured there, as in the published random networks.
 
+    Args:
+        sigma: error standard deviation of each observation, `operator.values_shape`, in place of the configured.
+
     Raises:
-        ValueError: sigma with a number of values that is neither 1 nor the number of boundaries, a
-            fraction that leaves no site.
+        ValueError: sigma of another shape or not positive, a fraction that leaves no site.
     """
     shape = operator.values_shape
     on_grid = operator.positions is None
@@ -199,7 +218,9 @@ def make_network(config: ObservationConfig, operator: Operator) -> Callable[[Arr
         always[...] = _every(config.spacing, columns)
         if config.boundary != "both":
             always[1 if config.boundary == "lower" else 0] = False
-    sigma = _error_of_each(config.sigma, operator)
+    sigma = _error_of_each(config.sigma, operator) if sigma is None else np.asarray(sigma)
+    if sigma.shape != shape or not (sigma > 0).all():
+        raise ValueError(f"sigma has shape {sigma.shape}, values down to {sigma.min():g}; give {shape}, all positive")
     candidates = np.flatnonzero(always.reshape(-1, math.prod(columns)).any(0))
     count = round(config.fraction * len(candidates))
     if count == 0:

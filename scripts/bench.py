@@ -52,7 +52,7 @@ class Case:
         )
         self.observe = observations.make_network(observations.ObservationConfig(), self.operator)
         self.observation = self.observe(jax.random.key(2), self.truth)
-        self.geometry = Geometry(self.model.shape, self.model.L / n / 1e3, 1000.0)
+        self.geometry = Geometry.of(self.model)
         self.letkf = letkf.make_analysis(letkf.LETKFConfig(), self.geometry, self.operator, self.mesh)
         steps = {"euler": 1000, "exponential": 50}[integrator]
         self.ensf = ensf.make_analysis(

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -133,7 +132,7 @@ def make_plan(argv: list[str]) -> argparse.Namespace:
     spinup = count("--spinup-days", days, DAY, config.dt, f"dt = {config.dt:g} s", least=0)
     state, start = restart_from(o, run, extend) if run else (None, 0.0)
     about = {} if run else {"seed": o.seed or 0, "spinup_days": days}
-    about["history"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {shlex.join(['nature_run.py', *argv])}"
+    about["history"] = netcdf.dated(shlex.join(["nature_run.py", *argv]))
     plan = {"between": between, "saves": saves, "spinup": spinup, "start": start, "state": state, "seed": o.seed or 0}
     return argparse.Namespace(config=config, dtype=dtype, extend=extend, out=o.out, figure=figure, about=about, **plan)
 

@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         out = new_folder(given.out or Path("runs") / Path(given.config).stem)
         launch.start(config.precision)
         return run(config, out)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"osse.py: {error}", file=sys.stderr)
         return 2
 

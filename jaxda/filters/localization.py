@@ -28,6 +28,11 @@ class Geometry:
     spacing: float
     boundary_distance: float | None = None
 
+    @classmethod
+    def of(cls, model) -> Geometry:
+        """The geometry of a model's states, from its settings."""
+        return cls(model.shape, model.spacing, model.rossby_radius)
+
     @property
     def columns(self) -> tuple[int, ...]:
         """Sizes of the horizontal axes."""

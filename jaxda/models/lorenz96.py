@@ -41,6 +41,16 @@ class Lorenz96Config:
         return (self.dim,)
 
     @property
+    def spacing(self) -> float:
+        """Grid spacing [grid points]."""
+        return 1.0
+
+    @property
+    def rossby_radius(self) -> None:
+        """There is one level only."""
+        return None
+
+    @property
     def step_hours(self) -> float:
         """Length of one time step [h]."""
         return self.dt * HOURS_PER_TIME_UNIT

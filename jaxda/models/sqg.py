@@ -115,6 +115,16 @@ class SQGConfig:
         return self.dt / 3600.0
 
     @property
+    def spacing(self) -> float:
+        """Grid spacing [km]."""
+        return self.L / self.N / 1e3
+
+    @property
+    def rossby_radius(self) -> float:
+        """sqrt(nsq) H / f [km], the horizontal length at which the boundaries stop feeling each other."""
+        return self.nsq**0.5 * self.H / self.f / 1e3
+
+    @property
     def kelvin(self) -> float:
         """Temperature of one unit of PV, f theta0 / g [K / (m/s)]."""
         return self.f * self.theta0 / self.g

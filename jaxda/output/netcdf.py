@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +29,8 @@ TIME_UNITS = "seconds since 2000-01-01 00:00:00"
 AXES = {
     "t": {"standard_name": "time", "long_name": "time since the start of the model", "units": TIME_UNITS, "axis": "T"},
     "z": {"standard_name": "height", "long_name": "boundary", "units": "m", "positive": "up", "axis": "Z"},
-    "y": {"long_name": "distance across the jet", "units": "m", "axis": "Y"},
-    "x": {"long_name": "distance along the jet", "units": "m", "axis": "X"},
+    "y": {"standard_name": "projection_y_coordinate", "long_name": "across the jet", "units": "m", "axis": "Y"},
+    "x": {"standard_name": "projection_x_coordinate", "long_name": "along the jet", "units": "m", "axis": "X"},
     "member": {"standard_name": "realization", "long_name": "ensemble member", "units": "1"},
     "experiment": {"long_name": "name of the experiment"},
 }
@@ -129,7 +130,7 @@ def read_nature_run(path: str | Path) -> NatureRun:
                 raise FileError(f"{path}: variable {name} is missing; a nature run has pv(t, z, y, x) and t(t)")
         pv = nc["pv"]
         if pv.dimensions != ("t", "z", "y", "x") or nc["t"].dimensions != ("t",):
-            raise FileError(f"{path}: pv has dimensions {pv.dimensions}; they must be (t, z, y, x), and t's (t)")
+            raise FileError(f"{path}: pv has dimensions {pv.dimensions}; use (t, z, y, x), and (t) for t")
         if pv.shape[1] != 2 or pv.shape[2] != pv.shape[3]:
             raise FileError(f"{path}: (z, y, x) = {pv.shape[1:]}; a state is (2, N, N), two boundaries of a square")
         return NatureRun(Path(path), _config(nc, path), _times(nc["t"], path), np.dtype(pv.dtype.newbyteorder("=")))
@@ -164,12 +165,18 @@ def require_grid(run: NatureRun, config: SQGConfig) -> None:
 # Writing
 
 
+def dated(event: str) -> str:
+    """A line for the attribute `history`."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {event}"
+
+
 def _create(path: str | Path, kind: str, config, attributes: dict) -> netCDF4.Dataset:
     if Path(path).exists():
         raise FileError(f"{path}: exists already; give another name or remove it")
     with _errors_of(path, "cannot be made", "give a folder that exists and may be written"):
         nc = netCDF4.Dataset(path, "w", clobber=False, format=kind)
-    about = {"Conventions": "CF-1.11", "source": f"jaxda {__version__}"} | asdict(config) | attributes
+    about = {"Conventions": "CF-1.11", "source": f"jaxda {__version__}", "history": dated("made by jaxda")}
+    about |= asdict(config) | attributes
     for name, value in about.items():
         if name not in SIZES:
             nc.setncattr(name, int(value) if isinstance(value, bool) else value)
@@ -300,9 +307,8 @@ class AnalysisFile:
         cycles[:] = 0
         field = lambda name, lead, **about: _field(self._nc, f"{self._stem}_{name}", lead, space, config, **about)
         field("truth", ("t",), long_name="truth")
-        for name, method in (("mean", "mean"), ("spread", "standard_deviation")):
-            about = {"long_name": f"{name} of the analysis ensemble", "cell_methods": f"realization: {method}"}
-            field(name, ("experiment", "t"), **about)
+        field("mean", ("experiment", "t"), long_name="mean of the analysis ensemble")
+        field("spread", ("experiment", "t"), long_name="standard deviation of the analysis ensemble")
         if members:
             field("members", ("experiment", "t", "member"), long_name="members of the analysis ensemble")
         self._nc.sync()

@@ -57,7 +57,7 @@ def test_double_precision_agrees_with_sqgturb(x64, assert_near, reference, name)
     assert_near(advance_of(config, int(file["n_steps"]))(pv), file["pv_after_n_steps"], 1e-6)
 
 
-@FILES
+@pytest.mark.parametrize("name", ["sqg_n64_symmetric", "sqg_n32_asymmetric_ekman"])
 def test_single_precision_agrees_with_sqgturb(assert_near, reference, name):
     file = reference(name)
     config, pv = config_of(file), file["pv_initial"].astype(np.float32)
@@ -115,7 +115,7 @@ def test_inversion_of_one_wave(x64, assert_near, H, a, b):
 
 @FACTORS
 @pytest.mark.parametrize("dealias", [True, False])
-@pytest.mark.parametrize("n", [10, 16, 22, 36])  # n/2 odd and even, 3n/2 odd and even
+@pytest.mark.parametrize("n", [10, 22, 36])  # n/2 odd and even, 3n/2 odd and even
 def test_advection_of_two_waves(x64, assert_near, n, dealias, jacobian):
     config = small(N=n, dealias=dealias, jacobian=jacobian, **ADVECTION_ONLY)
     psi_of, unit = streamfunction_of(config), 2 * np.pi / config.L
@@ -225,7 +225,7 @@ def test_kinetic_energy_spectrum_sums_to_the_energy_of_the_wind(x64, assert_near
 # Symmetry
 
 
-@pytest.mark.parametrize(("U", "shift"), [(20.0, (0, 5)), (0.0, (3, 0)), (0.0, (-4, 7))])
+@pytest.mark.parametrize(("U", "shift"), [(20.0, (0, 5)), (0.0, (-4, 7))])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_shift_commutes_with_the_step(x64, assert_near, band_limited, U, shift, symmetric):
     advance = advance_of(small(U=U, r=50.0, symmetric=symmetric), 5)

@@ -40,8 +40,7 @@ def test_truncated_spectrum_leaves_out_what_the_coarse_grid_cannot_hold(x64):
     assert np.abs(spectral.truncated_spectrum(unresolved, 16)).max() < 1e-11
 
 
-@pytest.mark.parametrize("n", [10, 16, 22])
-@pytest.mark.parametrize("multiple", [1, 2, 3, 5])
+@pytest.mark.parametrize(("n", "multiple"), [(10, 1), (10, 2), (10, 5), (16, 3), (22, 3)])
 def test_resampling_up_passes_through_the_points_and_down_again_is_the_identity(
     x64, assert_near, band_limited, n, multiple
 ):
@@ -74,7 +73,7 @@ def test_a_wave_falls_into_the_ring_of_its_wavenumber(x64, assert_near, a, b, ri
     assert_near(rings, np.where(np.arange(9) == ring, (wave**2).mean(), 0.0), 1e-14)
 
 
-@pytest.mark.parametrize("n", [10, 16, 22])
+@pytest.mark.parametrize("n", [10, 16])
 def test_three_halves_padding_dealiases_a_product(x64, assert_near, band_limited, n):
     a, b = band_limited(5, n, shape=(2,))
     product = lambda m: spectral.truncated_spectrum(spectral.resample(a, m) * spectral.resample(b, m), n)

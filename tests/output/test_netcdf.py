@@ -73,6 +73,7 @@ def test_attributes_and_conventions(path):
     with netCDF4.Dataset(path) as nc:
         assert nc.Conventions == "CF-1.11"
         assert nc.seed == 3
+        assert nc.history
         for name, value in dataclasses.asdict(CONFIG).items():
             if name not in ("kind", "N"):  # N is a dimension
                 assert nc.getncattr(name) == value, name

@@ -1,0 +1,402 @@
+"""EnSF: closed forms of its score and of its marginals, what it does to the members, and what it costs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.scipy.special import logsumexp
+from scipy.integrate import solve_ivp
+
+from jaxda.filters import ensf
+from jaxda.filters.ensf import DAMPING, EnSFConfig
+from jaxda.observations import FUNCTIONS, Observation, Operator, PointFunction, stiffness
+
+KEY = jax.random.key(0)
+D = 5
+#: the bare reverse SDE: nothing is scaled, relaxed or ended early
+BARE = {"normalise": False, "relaxation": 0.0, "spread_cap": math.inf, "tolerance": 0.0}
+#: carried to t = 0 in steps fine enough that a path's last noise, of size sqrt(dt), is small
+TO_THE_END = BARE | {"stop": 0.0, "steps": 2000, "integrator": "exponential"}
+
+
+def identity(d=D, positions=None):
+    return Operator((d,), FUNCTIONS["identity"](1.0), positions)
+
+
+def arctan(scale=0.5, d=D):
+    return Operator((d,), FUNCTIONS["arctan"](scale))
+
+
+def analysis_of(operator=None, initial_spread=1.0, **given):
+    return jax.jit(ensf.make_analysis(EnSFConfig(**given), operator or identity(), initial_spread))
+
+
+def prior(members=8, d=D, seed=0):
+    return np.random.default_rng(seed).normal(3.0, 2.0, size=(members, d))
+
+
+def observed(values, sigma):
+    values = np.broadcast_to(values, (D,)).astype(float)
+    return Observation(values, np.full(values.shape, sigma**-2.0))
+
+
+NOTHING = Observation(np.full(D, np.nan), np.zeros(D))
+
+
+def distance_to_nearest(result, members):
+    return np.abs(np.asarray(result)[:, None] - members).max(-1).min(1)
+
+
+# The score
+
+
+@pytest.mark.parametrize(("eps_alpha", "eps_beta"), [(0.05, 0.0), (0.01, 0.05), (1e-3, 0.3)])
+def test_schedule_follows_its_definition(x64, eps_alpha, eps_beta):
+    config = EnSFConfig(eps_alpha=eps_alpha, eps_beta=eps_beta)
+    t = jnp.linspace(0.0, 1.0, 21)
+    alpha, beta2, b, sigma2 = ensf.schedule(config, t)
+    np.testing.assert_allclose(alpha, np.linspace(1.0, eps_alpha, 21), rtol=1e-12)
+    np.testing.assert_allclose(beta2, np.linspace(eps_beta, 1.0, 21), rtol=1e-12)
+    slope = lambda function: jax.vmap(jax.grad(function))(t)
+    np.testing.assert_allclose(b, slope(lambda t: jnp.log(ensf.schedule(config, t)[0])), rtol=1e-12)
+    growth = slope(lambda t: ensf.schedule(config, t)[1])
+    np.testing.assert_allclose(sigma2, growth - 2.0 * b * beta2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2, 4, 4)])
+@given(t=st.floats(0.02, 1.0), members=st.integers(1, 6), seed=st.integers(0, 99))
+def test_prior_score_is_the_gradient_of_the_mixtures_log_density(x64, assert_near, shape, t, members, seed):
+    rng = np.random.default_rng(seed)
+    kernels, z = rng.normal(size=(members, *shape)), rng.normal(size=(3, *shape))
+    alpha, beta2 = (float(a) for a in ensf.schedule(EnSFConfig(), t)[:2])
+    log_density = lambda z: logsumexp(-0.5 * ((z - alpha * kernels) ** 2).reshape(members, -1).sum(1) / beta2)
+    score = jax.vmap(lambda z: ensf.prior_score(z, alpha, beta2, kernels))(z)
+    assert_near(score, jax.vmap(jax.grad(log_density))(z), 1e-9)
+
+
+def test_one_kernel_gives_the_score_of_a_gaussian(x64, assert_near):
+    z, x = prior(2)
+    assert_near(ensf.prior_score(z, 0.4, 0.7, x[None]), -(z - 0.4 * x) / 0.7, 1e-14)
+
+
+@pytest.mark.parametrize(("d", "collapsed"), [(1, False), (2000, True)])
+def test_in_high_dimension_one_member_takes_all_the_weight(x64, d, collapsed):
+    rng = np.random.default_rng(0)
+    kernels = rng.normal(size=(20, d))
+    z = 0.5 * kernels[3] + math.sqrt(0.5) * rng.normal(size=d)  # of member 3 at t = 0.5
+    mixture, own = (ensf.prior_score(z, 0.5, 0.5, x) for x in (kernels, kernels[3:4]))
+    assert np.allclose(mixture, own, rtol=0, atol=1e-10) == collapsed
+
+
+# The path
+
+
+def moments_of_a_gaussian(config, x, y, precision):
+    """Mean and variance of z at `config.stop`: per-member score, identity observed. Everything is linear in z."""
+
+    def rates(since_start, moments):
+        alpha, beta2, b, sigma2 = (float(a) for a in ensf.schedule(config, 1.0 - since_start))
+        pull = sigma2 * float(DAMPING[config.damping](jnp.asarray(1.0 - since_start))) * precision
+        mean, variance = moments
+        decay = b + sigma2 / beta2 + pull
+        return -decay * mean + sigma2 * alpha * x / beta2 + pull * y, -2.0 * decay * variance + sigma2
+
+    return solve_ivp(rates, (0.0, 1.0 - config.stop), (0.0, 1.0), rtol=1e-6, method="LSODA").y[:, -1]
+
+
+@pytest.mark.parametrize(("integrator", "steps"), [("euler", 1000), ("exponential", 50)])
+@pytest.mark.parametrize("damping", DAMPING)
+@pytest.mark.parametrize("eps_beta", [0.0, 0.05])
+def test_stopped_half_way_the_marginal_is_the_closed_form(x64, integrator, steps, damping, eps_beta):
+    config = EnSFConfig(integrator=integrator, steps=steps, damping=damping, eps_beta=eps_beta, **BARE)
+    x, y, precision, points = 1.5, -1.0, 4.0, 20_000  # every point is a path of its own
+    z = ensf.reverse_sde(
+        KEY, config, jnp.full((1, points), x), lambda z: precision * (y - z), lambda z: jnp.full_like(z, precision)
+    )
+    mean, variance = moments_of_a_gaussian(config, x, y, precision)
+    four = 4.0 / math.sqrt(points)  # standard errors, beside the discretisation's 1 %
+    assert abs(z.mean() - mean) < (four + 0.01) * math.sqrt(variance)
+    assert abs(z.var() / variance - 1.0) < four * math.sqrt(2.0) + 0.02
+
+
+@pytest.mark.parametrize(("integrator", "steps"), [("euler", 400), ("exponential", 100)])
+@pytest.mark.parametrize("stop", [0.5, 0.0])
+def test_without_observations_the_closed_form_score_samples_the_mixture(x64, integrator, steps, stop):
+    config = EnSFConfig(
+        weights="softmax", eps_alpha=0.01, integrator=integrator, **BARE | {"stop": stop, "steps": steps}
+    )
+    kernels = np.array([[-2.0], [1.0], [1.5], [2.5]])
+    nothing = jnp.zeros_like
+    sample = jax.jit(jax.vmap(lambda key: ensf.reverse_sde(key, config, kernels, nothing, nothing)))
+    z = np.asarray(sample(jax.random.split(KEY, 1500))).ravel()
+    alpha, beta2 = (float(a) for a in ensf.schedule(config, stop)[:2])
+    mean, variance = alpha * kernels.mean(), alpha**2 * kernels.var() + beta2
+    four = 4.0 / math.sqrt(len(z))
+    assert abs(z.mean() - mean) < (four + 0.01) * math.sqrt(variance)
+    assert abs(z.var() / variance - 1.0) < four * math.sqrt(2.0) + 0.02
+    if stop == 0.0:
+        drawn = np.bincount(np.abs(z[:, None] - kernels[:, 0]).argmin(1), minlength=4) / len(z)
+        np.testing.assert_allclose(drawn, 0.25, atol=four * math.sqrt(0.25 * 0.75) + 0.02)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("y", [3.0, 20.0])
+def test_at_the_end_every_path_of_its_own_kernel_is_the_forecast_whatever_is_observed(x64, normalise, y):
+    at_end, half_way = (analysis_of(**TO_THE_END | {"normalise": normalise} | more) for more in ({}, {"stop": 0.5}))
+    members, observation = prior(), observed(y, sigma=2.0)
+    assert np.abs(at_end(KEY, members, observation) - members).max() < 0.2
+    assert np.abs(half_way(KEY, members, observation) - members).max() > 1.0
+
+
+@pytest.mark.parametrize("weights", ["per-member", "softmax"])
+@pytest.mark.parametrize("nothing", [NOTHING, Observation(np.full(D, 9.0), np.zeros(D))])
+def test_without_observations_paths_end_on_members(x64, weights, nothing):
+    members = prior()
+    result = analysis_of(**TO_THE_END | {"weights": weights})(KEY, members, nothing)
+    assert distance_to_nearest(result, members).max() < 0.1
+    assert np.allclose(result, members, rtol=0, atol=0.1) == (weights == "per-member")
+
+
+def test_the_closed_form_score_chooses_again_among_the_members(x64):
+    members = prior(20)
+    y = members[7] + 0.1
+    result = analysis_of(**TO_THE_END | {"weights": "softmax"})(KEY, members, observed(y, sigma=1.0))
+    assert distance_to_nearest(result, members).max() < 0.2
+    assert np.linalg.norm(result.mean(0) - y) < 0.5 * np.linalg.norm(members.mean(0) - y)
+
+
+@pytest.mark.parametrize(("integrator", "steps", "stable"), [("exponential", 50, True), ("euler", 100, False)])
+def test_precise_observations_break_euler_alone(integrator, steps, stable):
+    given = {"integrator": integrator, "steps": steps, "tolerance": 0.0, "relaxation": 0.0, "spread_cap": math.inf}
+    members = prior().astype(np.float32)
+    y = members.mean(0) + 1.0
+    result = analysis_of(**given)(KEY, members, observed(y, sigma=0.01 * 2.0))
+    close = np.isfinite(result).all() and np.abs(result - y).max() < 0.5
+    assert close == stable
+
+
+# Ending early
+
+
+@pytest.mark.parametrize("steps", [50, 100])
+@pytest.mark.parametrize("moving", [0, 12, 30, 1000])
+def test_a_path_ends_where_the_running_mean_of_its_mean_stands_still(x64, steps, moving):
+    total, window, tolerance = steps // 2, steps // 5, 0.05
+    means = np.minimum(np.arange(1, total + 1), moving).astype(float)  # after 1, 2, ... steps
+    running = np.convolve(means, np.full(window, 1.0 / window), "valid")
+    steady = np.flatnonzero(np.diff(running)[1:] < tolerance - 1e-9)  # asked from its second change on
+    expected = min([total, *(steady + window + 2)])
+
+    def advance(
+        z, step
+    ):  # one value that moves by one in the first steps, and one that counts steps too slowly to matter
+        return jnp.stack([z[:, 0] + (step < moving), z[:, 1] + 1e-6], axis=1)
+
+    config = EnSFConfig(steps=steps, tolerance=tolerance)
+    z = ensf._until_steady(advance, jnp.zeros((3, 2)), total, config)
+    np.testing.assert_allclose(z, [[min(moving, expected), 1e-6 * expected]] * 3)
+
+
+@pytest.mark.parametrize(("tolerance", "taken"), [(0.0, 25), (1e-30, 25), (1e9, 12)])
+def test_tolerance_says_how_soon_a_path_ends(x64, tolerance, taken):
+    x, points, dt = 10.0, 20_000, 1.0 / 50.0
+    config = EnSFConfig(**BARE | {"steps": 50, "tolerance": tolerance})
+    nothing = jnp.zeros_like
+    z = ensf.reverse_sde(KEY, config, jnp.full((1, points), x), nothing, nothing)
+    mean = [0.0]  # Euler's own: it moves by 0.2 a step, so it tells the number of steps
+    for step in range(25):
+        alpha, beta2, b, sigma2 = (float(a) for a in ensf.schedule(config, 1.0 - step * dt))
+        mean.append(mean[-1] + dt * (-b * mean[-1] - sigma2 * (mean[-1] - alpha * x) / beta2))
+    assert np.abs(np.array(mean) - z.mean()).argmin() == taken
+    assert abs(z.mean() - mean[taken]) < 4.0 * z.std() / math.sqrt(points)
+
+
+# The ensemble
+
+
+def test_members_with_kernels_of_their_own_know_nothing_of_each_other(x64, assert_near):
+    members, observation = prior(), observed(2.0, sigma=0.7)
+    posterior = analysis_of(**BARE | {"steps": 40})
+    assert_near(posterior(KEY, members[:3], observation), posterior(KEY, members, observation)[:3], 1e-12)
+
+
+def test_the_key_decides(x64):
+    members, observation = prior(), observed(2.0, sigma=0.7)
+    posterior = analysis_of(steps=20)
+    first, again, other = (np.asarray(posterior(key, members, observation)) for key in (KEY, KEY, jax.random.key(1)))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("given", [{}, {"tolerance": 0.0}, {"weights": "softmax", "integrator": "exponential"}])
+def test_the_members_type_is_kept(x64, dtype, given):
+    posterior = analysis_of(**{"steps": 20} | given)
+    result = posterior(KEY, prior().astype(dtype), Observation(*(a.astype(dtype) for a in observed(2.0, sigma=0.7))))
+    assert result.dtype == dtype
+    assert np.isfinite(result).all()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+def test_relaxation_restores_the_forecasts_spread(x64, assert_near, strength):
+    members, observation = prior(), observed(2.0, sigma=0.5)
+    given = {"steps": 50, "spread_cap": math.inf}
+    free, relaxed = (np.asarray(analysis_of(relaxation=s, **given)(KEY, members, observation)) for s in (0.0, strength))
+    expected = (1 - strength) * free.std(0, ddof=1) + strength * members.std(0, ddof=1)
+    assert_near(relaxed.std(0, ddof=1), expected, 1e-12)
+    assert_near(relaxed.mean(0), free.mean(0), 1e-12)
+    assert not np.allclose(free.std(0, ddof=1), members.std(0, ddof=1), rtol=0.05)
+
+
+def test_spreads_over_the_cap_go_back_to_the_initial_one(x64, assert_near):
+    members = prior() * np.array([0.01, 0.5, 1.0, 4.0, 16.0])
+    result = analysis_of(steps=50, spread_cap=1.5, initial_spread=1.7)(KEY, members, observed(2.0, sigma=0.5))
+    spread = members.std(0, ddof=1)
+    over = spread > 1.5 * 1.7
+    assert 0 < over.sum() < D
+    assert_near(np.std(result, axis=0, ddof=1), np.where(over, 1.7, spread), 1e-12)
+
+
+def test_a_minibatch_of_all_members_is_all_of_them(x64):
+    members, observation = prior(), observed(2.0, sigma=0.7)
+    results = {
+        size: np.asarray(analysis_of(weights="softmax", steps=30, minibatch=size)(KEY, members, observation))
+        for size in (None, 3, 8, 100)
+    }
+    np.testing.assert_array_equal(results[8], results[None])
+    np.testing.assert_array_equal(results[100], results[None])
+    assert np.isfinite(results[3]).all()
+    assert not np.allclose(results[3], results[None], atol=0.1)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_normalised_paths_do_not_know_the_unit(x64, normalise):
+    factor, shift, sigma = 40.0, 7.0, 0.7
+    posterior = analysis_of(steps=50, normalise=normalise, spread_cap=math.inf)
+    result = np.asarray(posterior(KEY, prior(), observed(2.0, sigma)))
+    moved = posterior(KEY, factor * prior() + shift, observed(factor * 2.0 + shift, factor * sigma))
+    same = np.allclose(moved, factor * result + shift, rtol=1e-9, atol=1e-9)
+    assert same == normalise
+
+
+def test_members_that_agree_at_a_point_stay_finite():
+    members = prior().astype(np.float32)
+    members[:, 2] = 4.0
+    assert np.isfinite(analysis_of(steps=50)(KEY, members, observed(2.0, sigma=0.7))).all()
+
+
+# The observations
+
+
+def test_what_is_nan_is_not_observed(x64):
+    members, posterior = prior(), analysis_of(steps=50)
+    values, precision = observed(np.arange(5.0), sigma=0.7)
+    nan, nothing, all_seen = (
+        np.asarray(posterior(KEY, members, Observation(v, r)))
+        for v, r in (
+            (np.where(np.arange(D) == 3, np.nan, values), precision),
+            (values, np.where(np.arange(D) == 3, 0.0, precision)),
+            (values, precision),
+        )
+    )
+    np.testing.assert_array_equal(nan, nothing)
+    assert (nan[:, 3] != all_seen[:, 3]).all()
+
+
+def likelihood_of(monkeypatch, operator, observation, **given):
+    """Score and stiffness of the likelihood that the path is given, in its own normalised variable."""
+    caught = {}
+
+    def catch(key, config, kernels, likelihood, stiff):
+        caught.update(likelihood=likelihood, stiff=stiff)
+        return kernels
+
+    monkeypatch.setattr(ensf, "reverse_sde", catch)
+    ensf.make_analysis(EnSFConfig(**given), operator, 1.0)(KEY, prior(), observation)
+    return caught["likelihood"], caught["stiff"]
+
+
+POSITIONS = np.array([[0.0], [1.25], [3.9]])
+SINE = Operator((D,), PointFunction(lambda x: jnp.sin(0.3 * x)), POSITIONS)
+
+
+@pytest.mark.parametrize("operator", [identity(), identity(positions=POSITIONS), arctan(), SINE])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_path_feels_the_true_likelihood(x64, assert_near, monkeypatch, operator, normalise):
+    rng = np.random.default_rng(5)
+    values, sigma = (rng.uniform(0.2, 1.2, size=operator.values_shape) for _ in range(2))
+    score, stiff = likelihood_of(monkeypatch, operator, Observation(values, sigma**-2), normalise=normalise)
+    scale, mean = (prior().std(0, ddof=1), prior().mean(0)) if normalise else (1.0, 0.0)
+    log_likelihood = lambda z: -0.5 * jnp.sum(((values - operator(mean + scale * z)) / sigma) ** 2)
+    z = rng.normal(size=D)
+    assert_near(score(z), jax.grad(log_likelihood)(z), 1e-12)
+    slopes = jax.jacobian(operator)(mean + scale * z) / sigma[:, None]
+    assert (np.asarray(stiff(z)) >= scale**2 * np.diag(slopes.T @ slopes) * (1 - 1e-12)).all()
+
+
+def test_the_published_likelihood_of_arctan_data(x64, assert_near, monkeypatch):
+    operator, z = arctan(scale=0.5), np.random.default_rng(5).normal(size=D)
+    observation = observed(operator(jnp.full(D, 4.0)), sigma=0.1)
+    score, stiff = likelihood_of(monkeypatch, operator, observation, likelihood="tan")
+    data = (4.0 - prior().mean(0)) / prior().std(0, ddof=1)  # tan of the data, normalised ...
+    width = 5.0 * 0.5 * 0.1  # ... and put through arctan again, with a wider error
+    log_likelihood = lambda z: -0.5 * jnp.sum(((jnp.arctan(0.5 * data) - jnp.arctan(0.5 * z)) / width) ** 2)
+    assert_near(score(z), jax.grad(log_likelihood)(z), 1e-10)
+    assert_near(stiff(z), (0.5 / (1.0 + 0.25 * z**2) / width) ** 2, 1e-12)
+
+
+def test_the_published_likelihood_makes_another_analysis(x64):
+    observation = observed(arctan()(jnp.full(D, 4.0)), sigma=0.1)
+    given = {"operator": arctan(), "steps": 50, "integrator": "exponential"}
+    true, tan = (
+        np.asarray(analysis_of(likelihood=name, **given)(KEY, prior(), observation)) for name in ("true", "tan")
+    )
+    assert np.isfinite(tan).all()
+    assert (true.mean(0) != tan.mean(0)).all()
+
+
+# Settings, cost
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"eps_alpha": 1.0}, ["eps_alpha = 1", "below 1"]),
+        ({"eps_alpha": 0.0}, ["eps_alpha", "greater than 0"]),
+        ({"eps_beta": -0.1}, ["eps_beta", "-0.1"]),
+        ({"minibatch": 4}, ["minibatch = 4", "softmax"]),
+        ({"stop": 1.0}, ["stop = 1", "smaller stop"]),
+        ({"stop": 0.9, "steps": 4}, ["stop = 0.9", "of 4", "more steps"]),
+        ({"steps": 0}, ["steps", "greater than or equal to 1"]),
+        ({"tolerance": -1.0}, ["tolerance", "-1"]),
+        ({"spread_cap": 0.0}, ["spread_cap", "greater than 0"]),
+        ({"integrator": "heun"}, ["integrator", "heun", "euler"]),
+    ],
+)
+def test_bad_settings_are_refused(given, words):
+    with pytest.raises(ValueError, match="validation error") as refusal:
+        EnSFConfig(**given)
+    assert all(word in str(refusal.value) for word in words), refusal.value
+
+
+def test_settings_that_do_not_fit_the_rest_are_refused():
+    with pytest.raises(ValueError, match=r"spread_cap needs the initial ensemble's spread; pass initial_spread"):
+        ensf.make_analysis(EnSFConfig(), identity())
+    with pytest.raises(ValueError, match=r"likelihood = \"tan\" is for the operator arctan"):
+        ensf.make_analysis(EnSFConfig(likelihood="tan"), identity(), 1.0)
+    ensf.make_analysis(EnSFConfig(spread_cap=math.inf), identity())
+
+
+@pytest.mark.parametrize("weights", ["per-member", "softmax"])
+def test_memory_grows_with_the_members_not_their_square(weights):
+    members, d = 64, 20_000
+    posterior = analysis_of(identity(d), weights=weights)
+    state = jax.ShapeDtypeStruct((d,), jnp.float32)
+    ensemble = jax.ShapeDtypeStruct((members, d), jnp.float32)
+    compiled = posterior.lower(KEY, ensemble, Observation(state, state)).compile()
+    # the tolerance's ring of 200 means is the largest part
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * members * members * d * 4
