@@ -127,7 +127,7 @@ def one_line(error: ValidationError) -> str:
     """The first complaint of pydantic as `field: what (got value)`, and how many more there are."""
     first = error.errors()[0]
     kinds = {"sqg", "lorenz96", "letkf", "ensf", "free-run", "observations-only", "climatology"}
-    tags = {"constrained-float", "function-after", "tuple", "float", "int", "bool"}
+    tags = {"constrained-float", "constrained-int", "function-after", "tuple", "float", "int", "bool"}
     path = [str(p) for p in first["loc"] if str(p) not in kinds and str(p).split("[")[0] not in tags]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):

@@ -76,22 +76,26 @@ def make_observations_only(operator: Operator, climate: Climate):
     return analysis
 
 
-def make_climatology(operator: Operator, climate: Climate, iterations: int = 10):
+def make_climatology(operator: Operator, climate: Climate, iterations: int = 40, shrink: float = 0.85):
     """Analysis: the most probable state given the observations and N(mean, variance) at each point.
 
     Gauss-Newton on (x - m)^2 / v + |y - h(x)|^2 / sigma^2 with `observations.stiffness` for the Hessian: for a
-    linear operator on grid points one iteration gives optimal interpolation, m + v/(v + R) (y - m).
+    linear operator on grid points that is optimal interpolation, m + v/(v + R) (y - m). Where the operator
+    saturates, full steps would jump for ever between the climate's mean and far beyond the data; so a step is at
+    most `shrink`^k climate spreads, 1/(1 - shrink) of them in all.
     """
 
     def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
         observation = cleaned(observation)
 
-        def improve(x, _):
+        def improve(x, radius):
             precision = 1.0 / climate.variance + stiffness(operator, observation, x)
             gradient = (climate.mean - x) / climate.variance + likelihood_score(operator, observation, x)
-            return x + gradient / precision, 1.0 / precision
+            limit = radius * jnp.sqrt(climate.variance)
+            return x + jnp.clip(gradient / precision, -limit, limit), 1.0 / precision
 
-        mean, variances = jax.lax.scan(improve, climate.mean, length=iterations)
+        radii = shrink ** jnp.arange(iterations, dtype=ensemble.dtype)
+        mean, variances = jax.lax.scan(improve, climate.mean.astype(ensemble.dtype), radii)
         return _scattered(key, ensemble, mean, variances[-1])
 
     return analysis

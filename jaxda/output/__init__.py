@@ -1,1 +1,7 @@
 """Floor 4, host only: files and figures."""
+
+import os
+
+# Somebody who looks at a file while it grows must not stop the run that writes it; and Lustre and NFS often lack locks.
+# HDF5 reads this once, when netCDF4 is first imported.
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")

@@ -4,12 +4,14 @@ A nature run is `pv(t, z, y, x)` with the model's parameters as global attribute
 so that either program reads the other's files. Times are plain seconds since the model's start; the epoch
 in their unit only lets CF readers decode them.
 
-States are written first and their times last, each followed by a flush: a record whose time is missing
-was cut off half-way, and readers leave it out.
+Files are open only while a piece is written, so that a run that is killed leaves a good file. In a nature run
+states are written first and their times last: a record whose time is missing was cut off half-way, and readers leave
+it out.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -183,15 +185,31 @@ def _create(path: str | Path, kind: str, config, attributes: dict) -> netCDF4.Da
     return nc
 
 
-def _reopen(path: str | Path) -> netCDF4.Dataset:
-    with _errors_of(path, "cannot be written", "does another program have it open?"):
-        return netCDF4.Dataset(path, "r+")
+def _reserve(path: str | Path, n_bytes: int) -> None:
+    """Take the disk space before the file is touched: HDF5 loses a file that a full disk or a quota stops half-way.
+
+    HDF5 writes over the bytes added, and cuts off those that it did not need.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with open(path, "r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                os.posix_fallocate(file.fileno(), end, n_bytes)
+            except OSError:
+                file.truncate(end)
+                raise
 
 
-def _put(nc: netCDF4.Dataset, path: str | Path, name: str, where, values) -> None:
-    with _errors_of(path, "cannot be written", "is the disk full?"):
-        nc[name][where] = values
-        nc.sync()
+def _write(path: str | Path, *parts: tuple, history: str = "") -> None:
+    """Put parts (variable, where, values) in their order, each flushed; the file is open only meanwhile."""
+    with _errors_of(path, "cannot be written", "is the disk full, or the file open in another program?"):
+        _reserve(path, 2**16 + sum(8 * np.size(values) for _, _, values in parts))
+        with netCDF4.Dataset(path, "r+") as nc:
+            if history:
+                nc.history = history
+            for name, where, values in parts:
+                nc[name][where] = values
+                nc.sync()
 
 
 def _coordinates(nc: netCDF4.Dataset, config: SQGConfig | Lorenz96Config, **others) -> tuple[str, ...]:
@@ -245,20 +263,18 @@ def append_states(path: str | Path, times: np.ndarray, states: np.ndarray, histo
         FileError: sizes that do not fit, times that do not increase, values not finite, a full disk.
     """
     times, states = np.asarray(times, np.float64), np.asarray(states)
-    with _reopen(path) as nc:
-        before = _times(nc["t"], path, least=0)
-        shape, last = (len(times), *nc["pv"].shape[1:]), before[-1] if len(before) else -np.inf
-        if states.shape != shape:
-            raise FileError(f"{path}: states have shape {states.shape}; give {shape}")
-        if not (np.diff(times, prepend=last) > 0).all():
-            raise FileError(f"{path}: times {times} s do not increase from {last:g} s; append later states")
-        if not np.isfinite(states).all():
-            raise FileError(f"{path}: states after {last:g} s are not finite; use a smaller time step")
-        if history:
-            nc.history = "\n".join(filter(None, [getattr(nc, "history", ""), history]))
-        rows = slice(len(before), len(before) + len(times))
-        _put(nc, path, "pv", rows, states)
-        _put(nc, path, "t", rows, times)
+    with _opened(path) as nc:
+        before, shape = _times(nc["t"], path, least=0), (len(times), *nc["pv"].shape[1:])
+        history = "\n".join(filter(None, [getattr(nc, "history", ""), history])) if history else ""
+    last = before[-1] if len(before) else -np.inf
+    if states.shape != shape:
+        raise FileError(f"{path}: states have shape {states.shape}; give {shape}")
+    if not (np.diff(times, prepend=last) > 0).all():
+        raise FileError(f"{path}: times {times} s do not increase from {last:g} s; append later states")
+    if not np.isfinite(states).all():
+        raise FileError(f"{path}: states after {last:g} s are not finite; use a smaller time step")
+    rows = slice(len(before), len(before) + len(times))
+    _write(path, ("pv", rows, states), ("t", rows, times), history=history)
 
 
 class AnalysisFile:
@@ -295,39 +311,38 @@ class AnalysisFile:
         self._stem = "pv" if isinstance(config, SQGConfig) else "state"
         self.path = Path(path)
         if resume and self.path.exists():
-            self._nc = _reopen(path)
             self._require_same(seconds, members)
             return
-        self._nc = _create(path, "NETCDF4", config, {"title": "Analyses of twin experiments"} | attributes)
-        others = {"experiment": np.array(self._names, object), "t": seconds}
-        others |= {"member": np.arange(members)} if members else {}
-        space = _coordinates(self._nc, config, **others)
-        cycles = self._nc.createVariable("cycles", np.int32, ("experiment",))
-        cycles.setncatts({"long_name": "number of analyses written", "units": "1"})
-        cycles[:] = 0
-        field = lambda name, lead, **about: _field(self._nc, f"{self._stem}_{name}", lead, space, config, **about)
-        field("truth", ("t",), long_name="truth")
-        field("mean", ("experiment", "t"), long_name="mean of the analysis ensemble")
-        field("spread", ("experiment", "t"), long_name="standard deviation of the analysis ensemble")
-        if members:
-            field("members", ("experiment", "t", "member"), long_name="members of the analysis ensemble")
-        self._nc.sync()
+        with _create(path, "NETCDF4", config, {"title": "Analyses of twin experiments"} | attributes) as nc:
+            others = {"experiment": np.array(self._names, object), "t": seconds}
+            others |= {"member": np.arange(members)} if members else {}
+            space = _coordinates(nc, config, **others)
+            cycles = nc.createVariable("cycles", np.int32, ("experiment",))
+            cycles.setncatts({"long_name": "number of analyses written", "units": "1"})
+            cycles[:] = 0
+            field = lambda name, lead, about: _field(nc, f"{self._stem}_{name}", lead, space, config, long_name=about)
+            field("truth", ("t",), "truth")
+            field("mean", ("experiment", "t"), "mean of the analysis ensemble")
+            field("spread", ("experiment", "t"), "standard deviation of the analysis ensemble")
+            if members:
+                field("members", ("experiment", "t", "member"), "members of the analysis ensemble")
 
     def _require_same(self, seconds: np.ndarray, members: int) -> None:
-        nc, found = self._nc, ()
-        if {"experiment", "t", f"{self._stem}_truth"} <= set(nc.variables):
-            kept = nc.dimensions["member"].size if "member" in nc.dimensions else 0
-            found = (list(nc["experiment"][:]), list(nc["t"][:]), nc[f"{self._stem}_truth"].shape[1:], kept)
+        found = ()
+        with _opened(self.path) as nc:
+            if {"experiment", "t", f"{self._stem}_truth"} <= set(nc.variables):
+                kept = nc.dimensions["member"].size if "member" in nc.dimensions else 0
+                found = (list(nc["experiment"][:]), list(nc["t"][:]), nc[f"{self._stem}_truth"].shape[1:], kept)
         if found != (self._names, list(seconds), self._shape, members):
-            self.close()
             raise FileError(f"{self.path}: is of other experiments, times, members or grid; give another name")
 
     def written(self, experiment: str) -> int:
         """How many analyses of the experiment the file holds."""
-        return int(self._nc["cycles"][self._names.index(experiment)])
+        with _opened(self.path) as nc:
+            return int(nc["cycles"][self._names.index(experiment)])
 
     def write(self, experiment: str, first_cycle: int, mean, spread, members=None) -> None:
-        """Write T analyses from cycle `first_cycle` (0: the first) on, and flush.
+        """Write T analyses from cycle `first_cycle` (0: the first) on.
 
         Args:
             experiment: one of the names given at the start.
@@ -338,29 +353,23 @@ class AnalysisFile:
         """
         which, stop = self._names.index(experiment), first_cycle + len(mean)
         rows = (which, slice(first_cycle, stop))
-        self._put("mean", rows, mean)
-        self._put("spread", rows, spread)
+        parts = [self._part("mean", rows, mean), self._part("spread", rows, spread)]
         if members is not None:
-            self._put("members", (*rows, slice(0, np.shape(members)[1])), members)
-        _put(self._nc, self.path, "cycles", which, max(stop, self.written(experiment)))
+            parts.append(self._part("members", (*rows, slice(0, np.shape(members)[1])), members))
+        _write(self.path, *parts, ("cycles", which, max(stop, self.written(experiment))))
 
     def write_truth(self, first_cycle: int, truth) -> None:
-        """Write the truth `(T, *state)` from cycle `first_cycle` on, and flush."""
-        self._put("truth", (slice(first_cycle, first_cycle + len(truth)),), truth)
+        """Write the truth `(T, *state)` from cycle `first_cycle` on."""
+        _write(self.path, self._part("truth", slice(first_cycle, first_cycle + len(truth)), truth))
 
-    def close(self) -> None:
-        """Close the file; again is harmless."""
-        if self._nc.isopen():
-            self._nc.close()
+    def _part(self, name: str, where, values) -> tuple:
+        values = np.asarray(values)
+        if values.shape[-len(self._shape) :] != self._shape:
+            raise ValueError(f"{name} has shape {values.shape}; its states must be {self._shape}")
+        return f"{self._stem}_{name}", where, values
 
     def __enter__(self) -> AnalysisFile:
         return self
 
     def __exit__(self, *_) -> None:
-        self.close()
-
-    def _put(self, name: str, where: tuple, values) -> None:
-        values = np.asarray(values)
-        if values.shape[-len(self._shape) :] != self._shape:
-            raise ValueError(f"{name} has shape {values.shape}; its states must be {self._shape}")
-        _put(self._nc, self.path, f"{self._stem}_{name}", where, values)
+        """Nothing to do: the file is open only while it is written."""

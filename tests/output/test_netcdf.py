@@ -299,7 +299,7 @@ def test_analyses(tmp_path, config):
 
 def test_only_the_same_analyses_are_gone_on_with(tmp_path):
     path, hours = tmp_path / "analysis.nc", [0.0, 12.0]
-    netcdf.AnalysisFile(path, CONFIG, ["LETKF"], hours).close()
+    netcdf.AnalysisFile(path, CONFIG, ["LETKF"], hours)
     before = path.read_bytes()
     same = {"config": CONFIG, "experiments": ["LETKF"], "hours": hours}
     others = [
