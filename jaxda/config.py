@@ -19,7 +19,7 @@ from jaxda.filters.letkf import LETKFConfig
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
 from jaxda.observations import ObservationConfig
-from jaxda.settings import Count, NonNegative, Positive, described, settings
+from jaxda.settings import Count, NonNegative, Positive, described, one_line, settings
 from jaxda.twin import InitialConfig, ShockConfig
 
 ModelConfig = Annotated[SQGConfig | Lorenz96Config, Field(discriminator="kind")]
@@ -121,22 +121,6 @@ def changed(model, change: Change, name: str):
         return type(model)(**values | change)
     except ValidationError as error:
         raise ValueError(f"{name}.{one_line(error)}") from None
-
-
-def one_line(error: ValidationError) -> str:
-    """The first complaint of pydantic as `field: what (got value)`, and how many more there are."""
-    first = error.errors()[0]
-    kinds = {"sqg", "lorenz96", "letkf", "ensf", "free-run", "observations-only", "climatology"}
-    tags = {"constrained-float", "constrained-int", "function-after", "tuple", "float", "int", "bool"}
-    path = [str(p) for p in first["loc"] if str(p) not in kinds and str(p).split("[")[0] not in tags]
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        message = "no such field; see --help for those there are"
-    value = first.get("input")
-    shown = isinstance(value, str | int | float | bool) or value is None
-    got = f" (got {value!r})" if shown and first["type"] not in ("missing", "value_error") else ""
-    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"{'.'.join(path)}: {message}{got}{more}" if path else f"{message}{got}{more}"
 
 
 def read(path: str | Path, overrides: dict[str, Any] | None = None) -> ExperimentConfig:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as _dataclass
+
+#: What pydantic adds to a field's path: the branch of a union that it tried.
+_BRANCHES = {"sqg", "lorenz96", "letkf", "ensf", "free-run", "observations-only", "climatology"}
+_BRANCHES |= {"constrained-float", "constrained-int", "function-after", "tuple", "float", "int", "bool"}
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False, hide_input_in_errors=False)
 
@@ -38,3 +42,16 @@ class FilterSettings:
     members: Annotated[int, Field(ge=2)] | None = described(
         None, "ensemble size of this filter; the experiment's where left out [1]"
     )
+
+
+def one_line(error: ValidationError) -> str:
+    """The first complaint of pydantic as `field = value: message`, and how many more there are."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"] if str(part).split("[")[0] not in _BRANCHES)
+    value, message = first["input"], first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        message = "there is no such field; see --help for those there are"
+    if isinstance(value, str | int | float | bool | list) and first["type"] != "missing":
+        field += f" = {value}"
+    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{field}: {message}{more}" if field else f"{message}{more}"

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from jaxda.models import sqg
 from jaxda.output import netcdf, plots, progress
+from jaxda.settings import one_line
 
 DAY, HOUR = 86400.0, 3600.0
 MODEL = [field.name for field in fields(sqg.SQGConfig) if field.name != "kind"]
@@ -74,7 +75,7 @@ def configure(flags: dict[str, str], run: netcdf.NatureRun | None) -> sqg.SQGCon
     try:
         config = sqg.SQGConfig(**(asdict(run.config) if run else {}) | flags)
     except ValidationError as error:
-        raise InputError(netcdf.one_line(error)) from None
+        raise InputError(one_line(error)) from None
     for name in flags if run else ():
         if getattr(config, name) != getattr(run.config, name):
             raise InputError(f"--{name} {flags[name]}: {run.path} has {getattr(run.config, name)}; leave it out")

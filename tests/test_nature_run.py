@@ -78,7 +78,8 @@ def test_parts_of_an_interval_in_the_spinup(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_restarts_change_no_bit(tmp_path, precision):
+def test_restarts_change_no_bit(tmp_path, precision, monkeypatch):
+    monkeypatch.setattr(nature_run.plots, "spectrum", lambda *_: None)
     whole, part, branch = (tmp_path / name for name in ("whole.nc", "part.nc", "branch.nc"))
     options = ("--N", 16, "--spinup-days", 2, "--precision", precision, "--interval-hours", 8)
     assert run(*options, "--days", 4, "--out", whole) == 0
@@ -276,6 +277,16 @@ def test_as_a_program(tmp_path, made):
         f"nature_run: --out {out} exists already; give another name, remove it, or lengthen it with --restart\n"
     )
     assert set(tmp_path.iterdir()) == {out, out.with_suffix(".png")}
+
+
+def test_a_file_that_somebody_looks_at_can_grow(tmp_path, made):
+    out = tmp_path / "run.nc"
+    out.write_bytes(made.read_bytes())
+    line = [sys.executable, SCRIPT, "--restart", out, "--out", out, "--days", "1"]
+    with netCDF4.Dataset(out):  # in another process than the run
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert read(out)[0].times[-1] == 8 * DAY
 
 
 def test_progress_on_a_terminal():

@@ -86,6 +86,7 @@ class SQGConfig:
         values = dict((given.kwargs or {}) if hasattr(given, "kwargs") else given)
         missing = [name for name in ("dt", "diff_efold") if name not in values]
         n = values.get("N", 64)
+        n = int(n) if str(n).isdecimal() else n  # "64" and numpy's 64 are 64 to pydantic
         if missing and n in TIME_STEPS:
             values |= {name: TIME_STEPS[n][("dt", "diff_efold").index(name)] for name in missing}
         elif missing and isinstance(n, int) and n >= 8 and n % 2 == 0:

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from jaxda import __version__
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
+from jaxda.settings import one_line
 
 TIME_UNITS = "seconds since 2000-01-01 00:00:00"
 AXES = {
@@ -53,15 +54,6 @@ class NatureRun(NamedTuple):
     config: SQGConfig
     times: np.ndarray
     dtype: np.dtype
-
-
-def one_line(error: ValidationError) -> str:
-    """The complaints of a failed configuration on one line, each with its field and value."""
-    parts = []
-    for e in error.errors():
-        field, message = ".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")
-        parts.append(f"{field} = {e['input']}: {message}" if field else message)
-    return "; ".join(parts)
 
 
 @contextmanager

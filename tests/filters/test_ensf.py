@@ -1,6 +1,7 @@
 """EnSF: closed forms of its score and of its marginals, what it does to the members, and what it costs."""
 
 import math
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax.scipy.special import logsumexp
 from scipy.integrate import solve_ivp
 
 from jaxda.filters import ensf
-from jaxda.filters.ensf import DAMPING, EnSFConfig
+from jaxda.filters.ensf import EnSFConfig
 from jaxda.observations import FUNCTIONS, Observation, Operator, PointFunction
 
 KEY = jax.random.key(0)
@@ -32,8 +33,12 @@ def arctan(scale=0.5, d=D):
     return Operator((d,), FUNCTIONS["arctan"](scale))
 
 
-def analysis_of(operator=None, initial_spread=1.0, **given):
-    return jax.jit(ensf.make_analysis(EnSFConfig(**given), operator or identity(), initial_spread))
+ON_GRID = identity()
+
+
+@cache  # tests with the same settings share what was compiled for them
+def analysis_of(operator=ON_GRID, initial_spread=1.0, **given):
+    return jax.jit(ensf.make_analysis(EnSFConfig(**given), operator, initial_spread))
 
 
 def prior(members=8, d=D, seed=0):
@@ -68,15 +73,19 @@ def test_schedule_follows_its_definition(x64, eps_alpha, eps_beta):
     np.testing.assert_allclose(sigma2, growth - 2.0 * b * beta2, rtol=1e-12)
 
 
+@jax.jit
+def scores_of_the_mixture(z, alpha, beta2, kernels):
+    """At each z, in closed form and by differentiating the log density."""
+    log_density = lambda z: logsumexp(-0.5 * ((z - alpha * kernels) ** 2).reshape(len(kernels), -1).sum(1) / beta2)
+    return jax.vmap(lambda z: ensf.prior_score(z, alpha, beta2, kernels))(z), jax.vmap(jax.grad(log_density))(z)
+
+
 @pytest.mark.parametrize("shape", [(1,), (2, 4, 4)])
-@given(t=st.floats(0.02, 1.0), members=st.integers(1, 6), seed=st.integers(0, 99))
+@given(t=st.floats(0.02, 1.0), members=st.sampled_from([1, 5]), seed=st.integers(0, 99))
 def test_prior_score_is_the_gradient_of_the_mixtures_log_density(x64, assert_near, shape, t, members, seed):
     rng = np.random.default_rng(seed)
     kernels, z = rng.normal(size=(members, *shape)), rng.normal(size=(3, *shape))
-    alpha, beta2 = (float(a) for a in ensf.schedule(EnSFConfig(), t)[:2])
-    log_density = lambda z: logsumexp(-0.5 * ((z - alpha * kernels) ** 2).reshape(members, -1).sum(1) / beta2)
-    score = jax.vmap(lambda z: ensf.prior_score(z, alpha, beta2, kernels))(z)
-    assert_near(score, jax.vmap(jax.grad(log_density))(z), 1e-9)
+    assert_near(*scores_of_the_mixture(z, 1.0 - 0.95 * t, t, kernels), 1e-9)
 
 
 def test_one_kernel_gives_the_score_of_a_gaussian(x64, assert_near):
@@ -101,7 +110,7 @@ def moments_of_a_gaussian(config, x, y, precision):
 
     def rates(since_start, moments):
         alpha, beta2, b, sigma2 = (float(a) for a in ensf.schedule(config, 1.0 - since_start))
-        pull = sigma2 * float(DAMPING[config.damping](jnp.asarray(1.0 - since_start))) * precision
+        pull = sigma2 * precision * {"linear": since_start, "quadratic": since_start**2, "none": 1.0}[config.damping]
         mean, variance = moments
         decay = b + sigma2 / beta2 + pull
         return -decay * mean + sigma2 * alpha * x / beta2 + pull * y, -2.0 * decay * variance + sigma2
@@ -110,8 +119,7 @@ def moments_of_a_gaussian(config, x, y, precision):
 
 
 @pytest.mark.parametrize(("integrator", "steps"), [("euler", 1000), ("exponential", 50)])
-@pytest.mark.parametrize("damping", DAMPING)
-@pytest.mark.parametrize("eps_beta", [0.0, 0.05])
+@pytest.mark.parametrize(("damping", "eps_beta"), [("linear", 0.0), ("quadratic", 0.05), ("none", 0.0)])
 def test_stopped_half_way_the_marginal_is_the_closed_form(x64, integrator, steps, damping, eps_beta):
     config = EnSFConfig(integrator=integrator, steps=steps, damping=damping, eps_beta=eps_beta, **BARE)
     x, y, precision, points = 1.5, -1.0, 4.0, 20_000  # every point is a path of its own
@@ -230,22 +238,22 @@ def test_members_with_kernels_of_their_own_know_nothing_of_each_other(x64, asser
 
 def test_the_key_decides(x64):
     members, observation = prior(), observed(2.0, sigma=0.7)
-    posterior = analysis_of(steps=20)
+    posterior = analysis_of(steps=50)
     first, again, other = (np.asarray(posterior(key, members, observation)) for key in (KEY, KEY, jax.random.key(1)))
     np.testing.assert_array_equal(first, again)
     assert (first != other).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("given", [{}, {"tolerance": 0.0}, {"weights": "softmax", "integrator": "exponential"}])
+@pytest.mark.parametrize("given", [{}, {"weights": "softmax", "integrator": "exponential", "tolerance": 0.0}])
 def test_the_members_type_is_kept(x64, dtype, given):
-    posterior = analysis_of(**{"steps": 20} | given)
+    posterior = analysis_of(**{"steps": 50} | given)
     result = posterior(KEY, prior().astype(dtype), Observation(*(a.astype(dtype) for a in observed(2.0, sigma=0.7))))
     assert result.dtype == dtype
     assert np.isfinite(result).all()
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("strength", [0.4, 1.0])
 def test_relaxation_restores_the_forecasts_spread(x64, assert_near, strength):
     members, observation = prior(), observed(2.0, sigma=0.5)
     given = {"steps": 50, "spread_cap": math.inf}
@@ -271,10 +279,9 @@ def test_a_minibatch_of_all_members_is_all_of_them(x64):
     members, observation = prior(), observed(2.0, sigma=0.7)
     results = {
         size: np.asarray(analysis_of(weights="softmax", steps=30, minibatch=size)(KEY, members, observation))
-        for size in (None, 3, 8, 100)
+        for size in (None, 3, 8)
     }
     np.testing.assert_array_equal(results[8], results[None])
-    np.testing.assert_array_equal(results[100], results[None])
     assert np.isfinite(results[3]).all()
     assert not np.allclose(results[3], results[None], atol=0.1)
 
@@ -337,11 +344,11 @@ def test_the_path_feels_the_true_likelihood(x64, assert_near, monkeypatch, opera
     values, sigma = (rng.uniform(0.2, 1.2, size=operator.values_shape) for _ in range(2))
     score, stiff = likelihood_of(monkeypatch, operator, Observation(values, sigma**-2), normalise=normalise)
     scale, mean = (prior().std(0, ddof=1), prior().mean(0)) if normalise else (1.0, 0.0)
-    log_likelihood = lambda z: -0.5 * jnp.sum(((values - operator(mean + scale * z)) / sigma) ** 2)
+    residual = lambda z: (values - operator(mean + scale * z)) / sigma
     z = rng.normal(size=D)
-    assert_near(score(z), jax.grad(log_likelihood)(z), 1e-12)
-    slopes = jax.jacobian(operator)(mean + scale * z) / sigma[:, None]
-    assert (np.asarray(stiff(z)) >= scale**2 * np.diag(slopes.T @ slopes) * (1 - 1e-12)).all()
+    slopes = np.asarray(jax.jit(jax.jacfwd(residual))(z))
+    assert_near(jax.jit(score)(z), -slopes.T @ residual(z), 1e-12)
+    assert (np.asarray(jax.jit(stiff)(z)) >= (slopes**2).sum(0) * (1 - 1e-12)).all()
 
 
 def test_the_published_likelihood_of_arctan_data(x64, assert_near, monkeypatch):
@@ -350,9 +357,9 @@ def test_the_published_likelihood_of_arctan_data(x64, assert_near, monkeypatch):
     score, stiff = likelihood_of(monkeypatch, operator, observation, likelihood="tan")
     data = (4.0 - prior().mean(0)) / prior().std(0, ddof=1)  # tan of the data, normalised ...
     width = 5.0 * 0.5 * 0.1  # ... and put through arctan again, with a wider error
-    log_likelihood = lambda z: -0.5 * jnp.sum(((jnp.arctan(0.5 * data) - jnp.arctan(0.5 * z)) / width) ** 2)
-    assert_near(score(z), jax.grad(log_likelihood)(z), 1e-10)
-    assert_near(stiff(z), (0.5 / (1.0 + 0.25 * z**2) / width) ** 2, 1e-12)
+    slope = 0.5 / (1.0 + 0.25 * z**2) / width
+    assert_near(score(z), slope * (np.arctan(0.5 * data) - np.arctan(0.5 * z)) / width, 1e-10)
+    assert_near(stiff(z), slope**2, 1e-12)
 
 
 def test_the_published_likelihood_makes_another_analysis(x64):

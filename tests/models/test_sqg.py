@@ -110,7 +110,8 @@ def test_inversion_of_one_wave(x64, assert_near, H, a, b):
     psi = np.array([A + B * far, A * far + B])
     slope = kappa * np.array([-A + B * far, -A * far + B])
     lines = lambda amplitude: amplitude[:, None, None] * wave(16, a, b)
-    assert_near(streamfunction_of(config)(lines(slope)), lines(psi), 1e-14 * max(1.0, (kappa * H) ** -2))
+    pv = lines(slope) + 1e-3 * np.abs(slope).max()  # a mean has no streamfunction
+    assert_near(streamfunction_of(config)(pv), lines(psi), 1e-14 * max(1.0, (kappa * H) ** -2))
 
 
 @FACTORS

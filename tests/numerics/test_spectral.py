@@ -27,6 +27,17 @@ def test_gradient_of_a_sine_is_exact(x64, assert_near, n, n_fine, a, b):
     assert np.abs(dy - b * slope).max() < 1e-13 * n
 
 
+@pytest.mark.parametrize("n_fine", [16, 24])
+def test_the_column_of_half_the_grid_has_slopes_on_its_own_grid_alone(x64, n_fine):
+    x, y = coordinates(16)
+    dx, dy = spectral.gradient(
+        np.fft.rfft2(np.cos(8 * x) * np.sin(2 * y)), *spectral.wavenumbers(16, 2 * np.pi), n_fine
+    )
+    assert np.abs(dx).max() < 1e-12
+    expected = 2 * np.cos(8 * x) * np.cos(2 * y) if n_fine == 16 else np.zeros((n_fine, n_fine))
+    np.testing.assert_allclose(dy, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(("n", "n_fine"), GRIDS)
 def test_truncated_spectrum_is_the_coarse_spectrum(x64, assert_near, n, n_fine):
     wave = lambda x, y: 1.5 + np.sin(4 * x - 3 * y) + np.cos(2 * y + 1.0) - np.sin(x + 4 * y)

@@ -1,6 +1,7 @@
 """NetCDF files: what is written is read, sqgturb's files too, and damaged files are refused with one line."""
 
 import dataclasses
+import resource
 
 import netCDF4
 import numpy as np
@@ -249,6 +250,19 @@ def test_states_that_do_not_follow_are_not_appended(path, times, states, names):
         netcdf.append_states(path, times, states)
     assert netcdf.read_nature_run(path).times.size == 5
     assert path.read_bytes() == before
+
+
+def test_a_full_disk_spares_what_was_written(path):
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, hard))
+    try:
+        with pytest.raises(netcdf.FileError, match="is the disk full"):
+            netcdf.append_states(path, times_of(6)[5:], states_of(CONFIG, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    netcdf.append_states(path, times_of(6)[5:], states_of(CONFIG, 1))
+    assert path.stat().st_size < len(before) + states_of(CONFIG, 2).nbytes  # the space reserved is given back
 
 
 def test_nothing_is_written_over(path, tmp_path):
