@@ -241,7 +241,7 @@ def run_filter(
         if finite:
             ensemble, (scores, fields) = run(world.key, ensemble, truth, first=first)
             scores = jax.tree.map(np.asarray, scores)
-            finite = bool(np.isfinite(scores.rmse_a).all())
+            finite = bool(np.isfinite(scores).all())
         else:
             scores, fields = twin.Scores(*[np.full(len(truth), np.nan)] * len(twin.Scores._fields)), None
         seconds.append((time.perf_counter() - began) / len(truth))
@@ -255,7 +255,7 @@ def run_filter(
 
 def _status(config: ExperimentConfig, world: World, name: str, record: Record) -> str:
     """A filter has diverged if it ends with a larger error than the climate's mean would have."""
-    if not np.isfinite(record.scores.rmse_a).all():
+    if not np.isfinite(record.scores).all():
         return "non-finite"
     climate_error = config.kelvin * float(jnp.sqrt(world.climate.variance.mean()))
     is_filter = config.filters[name].kind in ("letkf", "ensf")

@@ -51,6 +51,8 @@ def one_line(error: ValidationError) -> str:
     value, message = first["input"], first["msg"].removeprefix("Value error, ")
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         message = "there is no such field; see --help for those there are"
+    if first["type"] == "union_tag_not_found":
+        message = 'has no kind; give one, such as kind = "letkf"'
     if isinstance(value, str | int | float | bool | list) and first["type"] != "missing":
         field += f" = {value}"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
