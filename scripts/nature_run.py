@@ -8,21 +8,19 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from pydantic import ValidationError
 
+from jaxda import nature
 from jaxda.models import sqg
 from jaxda.output import netcdf, plots, progress
 from jaxda.settings import one_line
 
-DAY, HOUR = 86400.0, 3600.0
+DAY, HOUR = nature.DAY, 3600.0
 MODEL = [field.name for field in fields(sqg.SQGConfig) if field.name != "kind"]
 
 
@@ -108,8 +106,8 @@ def check_outputs(out: Path, figure: Path, extend: bool) -> None:
             raise InputError(f"{path} cannot be written; give a file in a folder that exists and may be written")
 
 
-def make_plan(argv: list[str]) -> argparse.Namespace:
-    """Check all that can be before the run, and say what is to be done; raises InputError or FileError."""
+def make_plan(argv: list[str]) -> tuple[nature.Plan, Path]:
+    """Check all that can be before the run: the run and its figure; raises InputError or FileError."""
     o = make_parser().parse_args(argv)
     if o.seed is not None and not 0 <= o.seed < 2**31:
         raise InputError(f"--seed {o.seed} is out of range; use 0 to {2**31 - 1}")
@@ -132,90 +130,26 @@ def make_plan(argv: list[str]) -> argparse.Namespace:
     days = 0.0 if run else 100.0 if o.spinup_days is None else o.spinup_days
     spinup = count("--spinup-days", days, DAY, config.dt, f"dt = {config.dt:g} s", least=0)
     state, start = restart_from(o, run, extend) if run else (None, 0.0)
-    about = {} if run else {"seed": o.seed or 0, "spinup_days": days}
-    about["history"] = netcdf.dated(shlex.join(["nature_run.py", *argv]))
-    plan = {"between": between, "saves": saves, "spinup": spinup, "start": start, "state": state, "seed": o.seed or 0}
-    return argparse.Namespace(config=config, dtype=dtype, extend=extend, out=o.out, figure=figure, about=about, **plan)
-
-
-def trajectory(plan: argparse.Namespace) -> Iterator[tuple[int, jax.Array]]:
-    """Steps done and state on the device, every interval, spin-up's too; raises FloatingPointError when not finite."""
-    config, steps = plan.config, plan.spinup % plan.between
-    # From save to save one compiled function, through the grid: a restarted run repeats the unbroken one bit for bit.
-    advance = jax.jit(sqg.make_advance(config, plan.between))
-    start = sqg.initial_state(jax.random.key(plan.seed), config) if plan.state is None else plan.state
-    state = jax.jit(sqg.make_advance(config, steps))(start) if steps else jnp.asarray(start, float)
-    while True:
-        if not jnp.isfinite(state).all():
-            day = (plan.start + steps * config.dt) / DAY
-            cure = f"use --dt below {config.dt:g} or --diff_efold below {config.diff_efold:g}"
-            raise FloatingPointError(f"the state is not finite on day {day:g}; {cure}")
-        yield steps, state
-        if steps >= plan.spinup + plan.saves * plan.between:
-            return
-        state, steps = advance(state), steps + plan.between
-
-
-def per_chunk(config: sqg.SQGConfig) -> int:
-    """States read or written at a time: about a megabyte."""
-    return max(1, 2**17 // config.N**2)
-
-
-def save(plan: argparse.Namespace, report) -> None:
-    """Integrate, and write the states after spin-up, some at a time; whatever happens, the good ones are kept."""
-    dt, waiting, done = plan.config.dt, [], 0
-    first = round(plan.start / dt)  # a time is a number of steps, so that its rounding does not depend on restarts
-    origin = plan.start - first * dt if abs(plan.start - first * dt) > 1e-6 * dt else 0.0
-
-    def write():
-        if waiting:
-            steps, states = zip(*waiting, strict=True)
-            waiting.clear()
-            history = plan.about["history"] if plan.extend and steps[0] == plan.between else ""
-            netcdf.append_states(plan.out, origin + dt * (first + np.array(steps)), np.stack(states), history)
-
-    try:
-        for steps, state in trajectory(plan):
-            report((steps - done) * dt / DAY, "spin-up" if steps < plan.spinup else "saving")
-            done = steps
-            if steps == plan.spinup and not plan.extend:
-                netcdf.create_nature_run(plan.out, plan.config, dtype=plan.dtype, **plan.about)
-            if steps >= plan.spinup and not (plan.extend and steps == 0):
-                waiting.append((steps, state))
-            if len(waiting) >= per_chunk(plan.config):
-                write()
-    finally:
-        write()
-
-
-def draw(out: Path, figure: Path) -> netcdf.NatureRun:
-    """Draw the kinetic energy spectrum, mean over the file's states, and return the file."""
-    run = netcdf.read_nature_run(out)
-    energy = jax.jit(partial(sqg.kinetic_energy_spectrum, sqg.make_params(run.config)))
-    some, total = per_chunk(run.config), 0.0
-    for start in range(0, len(run.times), some):
-        total += np.asarray(energy(netcdf.read_states(run, start, start + some)), float).sum(0)
-    spectra = {f"z = {z:g} km": e for z, e in zip((0.0, run.config.H / 1000), total / len(run.times), strict=True)}
-    days = run.times[[0, -1]] / DAY
-    when = f"mean of {len(run.times)} states, day {days[0]:g} to {days[1]:g}"
-    title = f"N = {run.config.N}, U = {run.config.U:g} m/s, {when}"
-    plots.spectrum(figure, spectra, run.config.L, title)
-    return run
+    attributes = {} if run else {"seed": o.seed or 0, "spinup_days": days}
+    attributes["history"] = netcdf.dated(shlex.join(["nature_run.py", *argv]))
+    steps = {"spinup": spinup, "between": between, "saves": saves}
+    origin = {"state": state, "start": start, "seed": o.seed or 0}
+    return nature.Plan(config, out=o.out, extend=extend, dtype=dtype, attributes=attributes, **steps, **origin), figure
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 0, 2 for input that cannot be run, 1 for a run that failed, 130 when interrupted."""
     try:
-        plan = make_plan(sys.argv[1:] if argv is None else argv)
+        plan, figure = make_plan(sys.argv[1:] if argv is None else argv)
     except (InputError, netcdf.FileError) as error:
         print(f"nature_run: {error}", file=sys.stderr)
         return 2
-    began, days = time.perf_counter(), (plan.spinup + plan.saves * plan.between) * plan.config.dt / DAY
+    began = time.perf_counter()
     try:
         with jax.enable_x64(plan.dtype == "float64"):
-            with progress.bar("nature run", days, "days") as report:
-                save(plan, report)
-            run = draw(plan.out, plan.figure)
+            with progress.bar("nature run", plan.days, "days") as report:
+                nature.save(plan, report)
+            run = nature.draw(plan.out, figure)
     except (FloatingPointError, netcdf.FileError, OSError) as error:
         print(f"nature_run: {error}", file=sys.stderr)
         return 1
@@ -223,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
         print("nature_run: stopped; states that were saved can be gone on from with --restart", file=sys.stderr)
         return 130
     states = f"{len(run.times)} states of N = {run.config.N}, {plan.dtype}, to day {run.times[-1] / DAY:g}"
-    print(f"{plan.out}: {states}; {days:g} days in {time.perf_counter() - began:.1f} s; spectrum in {plan.figure}")
+    print(f"{plan.out}: {states}; {plan.days:g} days in {time.perf_counter() - began:.1f} s; spectrum in {figure}")
     return 0
 
 

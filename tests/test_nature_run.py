@@ -98,7 +98,7 @@ def test_restarts_change_no_bit(tmp_path, precision, monkeypatch):
 
 
 def test_many_chunks_change_no_bit(tmp_path, made, monkeypatch):
-    monkeypatch.setattr(nature_run, "per_chunk", lambda config: 2)
+    monkeypatch.setattr(nature_run.nature, "per_chunk", lambda config: 2)
     out = tmp_path / "run.nc"
     assert run("--N", 16, "--U", 25, "--spinup-days", 5, "--days", 2, "--seed", 4, "--out", out) == 0
     np.testing.assert_array_equal(read(out)[1], read(made)[1])

@@ -1,0 +1,42 @@
+"""Measures of an ensemble: closed forms, and what a reliable ensemble must show."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxda import diagnostics
+
+SHAPES = pytest.mark.parametrize("shape", [(7,), (2, 4, 4)])
+
+
+@SHAPES
+def test_rmse_of_known_differences(shape):
+    truth = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    sign = np.where(np.arange(truth.size).reshape(shape) % 2, 1.0, -1.0)
+    assert diagnostics.rmse(truth, truth) == 0.0
+    np.testing.assert_allclose(diagnostics.rmse(truth + 3.0 * sign, truth), 3.0, rtol=1e-6)
+    one = np.zeros(shape).ravel()
+    one[4] = 5.0
+    np.testing.assert_allclose(diagnostics.rmse(truth + one.reshape(shape), truth), 5.0 / truth.size**0.5, rtol=1e-6)
+
+
+@SHAPES
+@pytest.mark.parametrize("members", [2, 9])
+def test_spread_of_known_deviations(x64, shape, members):
+    ladder = np.arange(members, dtype=float).reshape(-1, *[1] * len(shape))  # variance M (M + 1)/12 with M - 1 freedoms
+    variance = np.random.default_rng(1).uniform(0.5, 2.0, size=shape)
+    ensemble = 40.0 + ladder * np.sqrt(variance)
+    expected = np.sqrt(members * (members + 1) / 12.0 * variance.mean())
+    np.testing.assert_allclose(diagnostics.mean_spread(jnp.asarray(ensemble)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("members", [2, 5, 20])
+def test_spread_and_error_of_a_reliable_ensemble(x64, members):
+    """Fortin et al. (2014): spread^2 is M/(M + 1) of the mean's squared error where truth and members are alike."""
+    points = 100_000
+    states = jax.random.normal(jax.random.key(0), (members + 1, points))
+    spread, error = diagnostics.mean_spread(states[1:]), diagnostics.rmse(states[1:].mean(0), states[0])
+    ratio = float((spread / error) ** 2)
+    relative_error = np.sqrt(2.0 / points * (1.0 + 1.0 / (members - 1)))  # standard, of the two variances
+    assert abs(ratio / (members / (members + 1)) - 1.0) < 4.0 * relative_error
