@@ -139,10 +139,8 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
         ValueError: settings or files that do not fit, or a truth or observations that are not finite.
     """
     key = keys(config.seed)
-    shape, scale = config.model.shape, config.kelvin
-    operator = observations.make_operator(config.observations, shape, scale)
-    observe = observations.make_network(config.observations, operator)
-
+    shape = config.model.shape
+    operator, observe = check(config)
     climate_states, start = make_nature(config, key["nature"], report)
     truth_model, forecast_model = config.truth_model, config.forecast_model
     advance = MODELS[truth_model.kind].make_advance(
@@ -172,6 +170,19 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     )
 
 
+def check(config: ExperimentConfig) -> tuple[Operator, twin.Observe]:
+    """Operator and network of an experiment; raises what is wrong with them or the filters before the long part."""
+    try:
+        operator = observations.make_operator(config.observations, config.model.shape, config.kelvin)
+        observe = observations.make_network(config.observations, operator)
+    except ValueError as error:
+        raise ValueError(f"observations: {error}") from None
+    unit = Climate(jnp.zeros(config.model.shape), jnp.ones(config.model.shape))
+    for name in config.filters:
+        make_filter(config, name, operator, unit)
+    return operator, observe
+
+
 def on_grid(states: Array, shape: tuple[int, ...]) -> Array:
     """States `(T, ...)` on the grid of `shape`: spectrally truncated where theirs is finer."""
     return states if states.shape[1:] == shape else jax.jit(partial(spectral.resample, n=shape[-1]))(states)
@@ -185,7 +196,7 @@ def climate_of(states: Array) -> Climate:
     return Climate(jnp.broadcast_to(mean[0], states.shape[1:]), jnp.broadcast_to(variance[..., None], states.shape[1:]))
 
 
-def make_filter(config: ExperimentConfig, name: str, world: World) -> twin.Analysis:
+def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate: Climate) -> twin.Analysis:
     """The analysis of one of the experiment's filters.
 
     Raises:
@@ -193,15 +204,15 @@ def make_filter(config: ExperimentConfig, name: str, world: World) -> twin.Analy
     """
     settings = config.filters[name]
     geometry = Geometry.of(config.model)
-    climate_spread = float(jnp.sqrt(world.climate.variance.mean()))
+    climate_spread = float(jnp.sqrt(climate.variance.mean()))
     initial_spread = climate_spread if config.initial.kind == "climatology" else config.initial.noise
     mesh = member_mesh(config.members_of(name))
     make = {
-        "letkf": lambda: letkf.make_analysis(settings, geometry, world.operator, mesh),
-        "ensf": lambda: ensf.make_analysis(settings, world.operator, initial_spread),
+        "letkf": lambda: letkf.make_analysis(settings, geometry, operator, mesh),
+        "ensf": lambda: ensf.make_analysis(settings, operator, initial_spread),
         "free-run": baselines.make_free_run,
-        "observations-only": lambda: baselines.make_observations_only(world.operator, world.climate),
-        "climatology": lambda: baselines.make_climatology(world.operator, world.climate),
+        "observations-only": lambda: baselines.make_observations_only(operator, climate),
+        "climatology": lambda: baselines.make_climatology(operator, climate),
     }
     try:
         return make[settings.kind]()

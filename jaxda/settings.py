@@ -6,6 +6,7 @@ description ends with its unit in brackets, and `scripts/*.py --help` prints it.
 
 from __future__ import annotations
 
+import argparse
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -57,3 +58,15 @@ def one_line(error: ValidationError) -> str:
         field += f" = {value}"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"{field}: {message}{more}" if field else f"{message}{more}"
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are ValueErrors of one line, in place of argparse's usage text."""
+
+    def __init__(self, name: str, description: str, **more):
+        text = argparse.RawDescriptionHelpFormatter
+        super().__init__(name, description=description, formatter_class=text, allow_abbrev=False, **more)
+
+    def error(self, message: str):
+        """Raise what argparse complains of."""
+        raise ValueError(f"{message}; see --help")

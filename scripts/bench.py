@@ -8,7 +8,6 @@ the ratio of the medians is printed. --json FILE keeps the numbers.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import statistics
@@ -30,6 +29,7 @@ from jaxda.models import sqg
 from jaxda.output import report
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh, over_members
+from jaxda.settings import Parser
 
 
 class Case:
@@ -126,7 +126,7 @@ def timed(runs: dict[str, tuple[Callable, float]], repeats: int) -> dict[str, li
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("bench.py", __doc__)
     parser.add_argument("names", nargs="+", choices=list(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--N", type=int, default=64, help="grid points along each side [1]")
     parser.add_argument("--members", type=int, default=20, help="ensemble size [1]")
@@ -135,9 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7, help="timed runs [1]")
     parser.add_argument("--peer", type=Path, help="folder that holds the public package sqgturb")
     parser.add_argument("--json", type=Path, help="file to write")
-    given = parser.parse_args(arguments)
-    launch.start(given.dtype)
     try:
+        given = parser.parse_args(arguments)
+        launch.start(given.dtype)
         case = Case(given.N, given.members, given.dtype, given.integrator)
         results = {}
         for name in given.names:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from jaxda import nature
 from jaxda.models import sqg
 from jaxda.output import netcdf, plots, progress
-from jaxda.settings import one_line
+from jaxda.settings import Parser, one_line
 
 DAY, HOUR = nature.DAY, 3600.0
 MODEL = [field.name for field in fields(sqg.SQGConfig) if field.name != "kind"]
@@ -28,16 +28,9 @@ class InputError(ValueError):
     """Options that cannot be run: one line."""
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that raises InputError in place of printing its usage."""
-
-    def error(self, message):
-        raise InputError(f"{message}; --help lists the options")
-
-
 def make_parser() -> Parser:
     """The options of a run, and one for each field of SQGConfig."""
-    parser = Parser(prog="nature_run.py", description=__doc__, allow_abbrev=False)
+    parser = Parser("nature_run.py", __doc__)
     add = parser.add_argument
     add("--days", type=float, default=150.0, help="length of what is saved [days] (default: 150)")
     add("--interval-hours", type=float, help="time between saved states [h] (default: 12, or the restart file's)")
@@ -141,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run; returns 0, 2 for input that cannot be run, 1 for a run that failed, 130 when interrupted."""
     try:
         plan, figure = make_plan(sys.argv[1:] if argv is None else argv)
-    except (InputError, netcdf.FileError) as error:
+    except ValueError as error:
         print(f"nature_run: {error}", file=sys.stderr)
         return 2
     began = time.perf_counter()

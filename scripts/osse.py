@@ -8,7 +8,6 @@ Exit status: 0; 2 for bad input, and then nothing is written; 3 if a filter dive
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import sys
@@ -21,6 +20,7 @@ from jaxda import experiment
 from jaxda.output import netcdf, plots, report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
+from jaxda.settings import Parser
 
 
 def help_text() -> str:
@@ -41,7 +41,7 @@ def run(config: configuration.ExperimentConfig, out: Path) -> int:
     states = (config.nature.spinup_days + config.nature.climate_days) * 24 / config.interval_hours
     with bar("nature run", states, "states") as advance:
         world = experiment.make_world(config, advance)
-    analyses = {name: experiment.make_filter(config, name, world) for name in config.filters}
+    analyses = {name: experiment.make_filter(config, name, world.operator, world.climate) for name in config.filters}
 
     out.mkdir(parents=True, exist_ok=True)
     configuration.write(out / "config.toml", config)
@@ -75,16 +75,11 @@ def run(config: configuration.ExperimentConfig, out: Path) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=help_text(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("osse.py", __doc__, epilog=help_text())
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/quickstart.toml")
     parser.add_argument("--out", type=Path, help="folder to write, new or empty (default: runs/NAME OF CONFIG)")
-    given, rest = parser.parse_known_args(arguments)
     try:
+        given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))
         out = new_folder(given.out or Path("runs") / Path(given.config).stem)
         launch.start(config.precision)

@@ -26,8 +26,7 @@ MEMBERS = np.random.default_rng(1).normal(size=(4, D)).astype(np.float32)
 
 def network(**given):
     config = ObservationConfig(**{"operator": "identity", "sigma": 0.5} | given)
-    operator = observations.make_operator(config, (given.pop("d", D),))
-    return observations.make_network(config, operator)
+    return observations.make_network(config, observations.make_operator(config, (D,)))
 
 
 def nudge(key, ensemble, observation):
@@ -75,25 +74,19 @@ def test_all_filters_of_one_key_see_the_same_observations():
         np.testing.assert_array_equal(fields.mean, expected)
 
 
-def test_every_cycle_draws_anew(x64):
-    """Neither observations, nor the analysis, nor the forecast may repeat the noise of another cycle or of each other."""
+def test_no_noise_comes_twice(x64):
+    """Observing, analysis and forecast draw anew at every cycle, and none as another does."""
     noise = lambda key: jax.random.normal(key, (D,))
-    forecasts = []
-
-    def analysis(key, ensemble, observation):
-        forecasts.append(None)
-        return jnp.stack([ensemble[2], noise(key), observation.values])
-
-    keys_seen = twin.cycle(
+    members = twin.cycle(
         KEY,
         jnp.zeros((3, D)),
         np.zeros((CYCLES, D)),
-        forecast=lambda key, x: jnp.broadcast_to(noise(key), x.shape),
+        forecast=lambda key, ensemble: jnp.broadcast_to(noise(key), ensemble.shape),
         observe=lambda key, truth: observations.Observation(noise(key), jnp.ones(D)),
-        analysis=analysis,
+        analysis=lambda key, ensemble, seen: jnp.stack([ensemble[2], noise(key), seen.values]),
         keep_members=True,
     )[1][1].members
-    drawn = np.asarray(keys_seen).reshape(-1, D)[1:]  # the first forecast is given
+    drawn = np.asarray(members).reshape(-1, D)[1:]  # the first forecast is given
     assert len(np.unique(drawn[:, 0])) == len(drawn) == 3 * CYCLES - 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ def summary(records: Mapping[str, object]) -> dict[str, dict]:
 
 
 def _number(value: float) -> float | None:
-    return round(value, 6) if value == value else None  # JSON has no NaN
+    return round(value, 6) if math.isfinite(value) else None  # JSON has no NaN
 
 
 def versions() -> dict[str, str]:
@@ -56,8 +57,15 @@ def versions() -> dict[str, str]:
 
 def write_json(path: str | Path, records: Mapping[str, object], settings: dict) -> None:
     """Write scores, settings and versions."""
-    content = {"scores": summary(records), "settings": settings, "versions": versions()}
-    Path(path).write_text(json.dumps(content, indent=2, allow_nan=True) + "\n", encoding="utf-8")
+    content = {"scores": summary(records), "settings": _plain(settings), "versions": versions()}
+    Path(path).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _plain(tree):
+    """Settings with infinite lengths as text: JSON has no inf."""
+    if isinstance(tree, dict):
+        return {key: _plain(value) for key, value in tree.items()}
+    return "inf" if tree == float("inf") else tree
 
 
 def score_table(title: str, records: Mapping[str, object], unit: str) -> Table:

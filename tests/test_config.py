@@ -1,0 +1,318 @@
+"""The experiment file: what it says is what is run, and every mistake in it is one line that names the field."""
+
+import dataclasses
+import math
+import types
+import typing
+from pathlib import Path
+
+import pytest
+
+from jaxda import config as configuration
+from jaxda.config import ExperimentConfig
+from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, ObservationsOnlyConfig
+from jaxda.filters.ensf import EnSFConfig
+from jaxda.filters.letkf import LETKFConfig
+from jaxda.models.lorenz96 import Lorenz96Config
+from jaxda.models.sqg import SQGConfig
+from jaxda.observations import ObservationConfig
+from jaxda.twin import InitialConfig, ShockConfig
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+SMALL = """
+cycles = 3
+[model]
+kind = "sqg"
+N = 16
+[filters.LETKF]
+kind = "letkf"
+cutoff = inf
+[filters.EnSF]
+kind = "ensf"
+members = 6
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+# Reading and writing
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_what_is_written_reads_back_the_same(tmp_path, path):
+    config = configuration.read(path)
+    configuration.write(tmp_path / "resolved.toml", config)
+    assert configuration.read(tmp_path / "resolved.toml") == config
+
+
+FULL = {
+    "seed": 3,
+    "precision": "float64",
+    "forecast_change": {"U": 27, "tdiab": 1.0368e6, "symmetric": False},
+    "nature": {"spinup_days": 0.5, "climate_days": 10, "change": {"N": 32}},
+    "shocks": {"kind": "transient", "sizes": [5.0], "probabilities": [0.25]},
+    "observations": {"sigma": [1.0, 2.0], "positions": [[0, 1.5, 2.0], [1, 0.0, 3.25]], "redraw": False},
+    "initial": {"kind": "climatology"},
+    "output": {"members": True, "figures": False},
+    "filters.a (b) +5 %.kind": "free-run",
+}
+
+
+def test_a_file_with_everything_in_it_reads_back_the_same(tmp_path, small):
+    config = configuration.read(small, FULL)
+    configuration.write(tmp_path / "resolved.toml", config)
+    assert configuration.read(tmp_path / "resolved.toml") == config
+    assert config.filters["LETKF"].cutoff == math.inf
+    assert config.observations.positions == ((0, 1.5, 2.0), (1, 0.0, 3.25))
+    assert config.observations.sigma == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("overrides", [{}, {"nature.file": "run.nc"}])
+def test_a_nature_run_is_found_from_wherever_the_resolved_file_lies(tmp_path, monkeypatch, overrides):
+    """In the file it is relative to the file, on the command line to where one stands."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    text = SMALL if overrides else SMALL + '[nature]\nfile = "run.nc"\n'
+    Path("configs/small.toml").write_text(text)
+    config = configuration.read("configs/small.toml", overrides)
+    expected = tmp_path / ("run.nc" if overrides else "configs/run.nc")
+    assert Path(config.nature.file).resolve() == expected
+    configuration.write("out/config.toml", config)
+    again = configuration.read("out/config.toml")
+    assert Path(again.nature.file).resolve() == expected
+    assert again == config
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["--cycles", "30"], {"cycles": 30}),
+        (["--cycles=30"], {"cycles": 30}),
+        (["--model.U", "-10.5"], {"model.U": -10.5}),
+        (["--filters.LETKF.cutoff", "inf"], {"filters.LETKF.cutoff": math.inf}),
+        (["--output.fields", "false"], {"output.fields": False}),
+        (["--observations.sigma", "[1.0, 2.0]"], {"observations.sigma": [1.0, 2.0]}),
+        (["--nature.change", "{ N = 32 }"], {"nature.change": {"N": 32}}),
+        (["--title", "a = b"], {"title": "a = b"}),
+        (["--shocks.kind", "transient", "--seed", "5"], {"shocks.kind": "transient", "seed": 5}),
+    ],
+)
+def test_flags_are_read_as_toml_and_else_as_text(words, expected):
+    assert configuration.parse_overrides(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cycles", "30"], "cycles: not a flag"),
+        (["--cycles", "30", "members"], "members: not a flag"),
+        (["--seed", "1", "--cycles"], "--cycles: has no value"),
+    ],
+)
+def test_flags_without_name_or_value_are_refused(words, said):
+    with pytest.raises(ValueError, match=said):
+        configuration.parse_overrides(words)
+
+
+def test_overrides_replace_add_and_leave_the_rest(small):
+    plain = configuration.read(small)
+    config = configuration.read(
+        small, {"cycles": 9, "model.U": 20.0, "shocks.kind": "persistent", "filters.free.kind": "free-run"}
+    )
+    assert (config.cycles, config.model.U, config.model.N, config.shocks.kind) == (9, 20.0, 16, "persistent")
+    assert list(config.filters) == ["LETKF", "EnSF", "free"]
+    assert config.filters["EnSF"] == plain.filters["EnSF"]
+    assert dataclasses.replace(plain, cycles=9) == configuration.read(small, {"cycles": 9})
+
+
+# What follows from the fields
+
+
+def test_models_of_truth_and_forecast(small):
+    config = configuration.read(small, {"forecast_change.U": 27.0, "nature.change.N": 32})
+    assert config.forecast_model == SQGConfig(N=16, U=27.0)
+    assert config.truth_model == SQGConfig(N=32)  # with the time step of its own grid
+    assert config.model == SQGConfig(N=16)
+    given = configuration.read(small, {"nature.change": {"N": 32, "dt": 1200.0}})
+    assert given.truth_model == SQGConfig(N=32, dt=1200.0)
+
+
+def test_sizes_and_units(small):
+    config = configuration.read(small)
+    assert (config.members_of("LETKF"), config.members_of("EnSF")) == (20, 6)
+    assert config.kelvin == pytest.approx(1e-4 * 300.0 / 9.8)
+    assert config.unit == "K"
+    lorenz = configuration.read(small, {"model": {"kind": "lorenz96"}})
+    assert (lorenz.kelvin, lorenz.unit) == (1.0, "1")
+
+
+# Mistakes
+
+BAD = [
+    ({"cycle": 3}, ["cycle = 3: there is no such field"]),
+    ({"model.n": 64}, ["model.n = 64: there is no such field"]),
+    ({"filters.LETKF.radius": 4.0}, ["filters.LETKF.radius = 4.0: there is no such field"]),
+    ({"nature.files": ["a.nc"]}, ["nature.files", "there is no such field"]),
+    ({"cycles": "many"}, ["cycles = many:", "integer"]),
+    ({"cycles": 0}, ["cycles = 0:", "greater than or equal to 1"]),
+    ({"cycles": 2.5}, ["cycles = 2.5:", "integer"]),
+    ({"cycles": {"x": 3}}, ["cycles:", "integer"]),
+    ({"members": 1}, ["members = 1:", "greater than or equal to 2"]),
+    ({"interval_hours": -12.0}, ["interval_hours = -12", "greater than 0"]),
+    ({"interval_hours": math.nan}, ["interval_hours = nan:"]),
+    ({"interval_hours": 13.0}, ["interval_hours = 13 is not a multiple of the time step of model"]),
+    ({"interval_hours": 0.1}, ["interval_hours = 0.1 is not a multiple of the time step of model"]),
+    ({"precision": "float16"}, ["precision = float16:", "'float32' or 'float64'"]),
+    ({"precision": "float\n64"}, ["precision", "'float32' or 'float64'"]),
+    ({"title": 3}, ["title = 3:", "string"]),
+    ({"model.kind": "qg"}, ["model", "qg", "sqg", "lorenz96"]),
+    ({"model": 3}, ["model = 3:"]),
+    ({"model": {"N": 16}}, ["model: has no kind; give one"]),
+    ({"model.N": 17}, ["model.N = 17: must be even; use 18"]),
+    ({"model.N": 20}, ["model: dt has no default for N = 20"]),
+    ({"model.dt": 1e5}, ["model: dt = 100000 s is over the CFL limit", "use dt <="]),
+    ({"model.U": "fast"}, ["model.U = fast:", "number"]),
+    ({"model.f": 0.0}, ["model.f = 0", "greater than 0"]),
+    ({"model": {"kind": "lorenz96", "dim": 3}}, ["model.dim = 3:", "greater than or equal to 4"]),
+    ({"model": {"kind": "lorenz96", "dt": 0.2}}, ["model: dt = 0.2 is over the stability limit"]),
+    ({"forecast_change.N": 32}, ["forecast_change", "change N in nature.change"]),
+    ({"forecast_change.V": 3.0}, ["forecast_change.V = 3", "there is no such field"]),
+    ({"forecast_change.dt": 1e5}, ["forecast_change", "dt = 100000 s is over the CFL limit"]),
+    ({"nature.change.tdiab": -1.0}, ["nature.change.tdiab = -1", "greater than 0"]),
+    ({"nature.change.dt": 3500.0}, ["interval_hours = 12 is not a multiple of the time step of nature.change"]),
+    ({"nature.spinup_days": -5.0}, ["nature.spinup_days = -5"]),
+    ({"nature.climate_days": 0.5}, ["nature.climate_days = 0.5 holds 1 states, 2 are needed; use at least 1"]),
+    (
+        {"initial.kind": "climatology", "nature.climate_days": 9.0},
+        ["nature.climate_days = 9 holds 18 states, 20 are needed; use at least 10"],
+    ),
+    ({"initial.noise": -1.0}, ["initial.noise = -1"]),
+    ({"initial.kind": "zero"}, ["initial.kind = zero:", "'climatology'"]),
+    (
+        {"shocks.kind": "persistent", "nature.change.N": 32},
+        ['shocks.kind = "persistent" needs the truth on the grid of the forecast; leave nature.change.N out'],
+    ),
+    ({"shocks.sizes": [1.0]}, ["shocks: 1 sizes for 4 probabilities"]),
+    ({"shocks.probabilities": [0.5] * 4}, ["shocks: probabilities add up to 2"]),
+    ({"shocks.probabilities": [0.5, -0.1, 0.1, 0.1]}, ["shocks.probabilities.1 = -0.1:"]),
+    ({"observations.operator": "exp"}, ["observations.operator = exp:", "'arctan'"]),
+    ({"observations.sigma": -1.0}, ["observations.sigma = -1"]),
+    ({"observations.sigma": [1.0, 0.0]}, ["observations.sigma"]),
+    ({"observations.fraction": 1.5}, ["observations.fraction = 1.5:", "less than or equal to 1"]),
+    ({"observations.spacing": 0}, ["observations.spacing = 0:"]),
+    ({"observations": [1, 2]}, ["observations = [1, 2]:"]),
+    ({"filters": {}}, ["filters:", "at least 1"]),
+    ({"filters": [1]}, ["filters = [1]:"]),
+    ({"filters.X.kind": "enkf"}, ["filters.X", "enkf", "letkf"]),
+    ({"filters.X.members": 3}, ["filters.X: has no kind; give one"]),
+    ({"filters": {"a/b": {"kind": "free-run"}}}, ["filters.a/b"]),
+    ({"filters": {"": {"kind": "free-run"}}}, ["filters"]),
+    ({"filters.LETKF.cutoff": -1.0}, ["filters.LETKF.cutoff = -1", "greater than 0"]),
+    ({"filters.LETKF.cutoff": math.nan}, ["filters.LETKF.cutoff = nan:"]),
+    ({"filters.LETKF.rtps": 1.5}, ["filters.LETKF.rtps = 1.5:"]),
+    ({"filters.LETKF.members": 1}, ["filters.LETKF.members = 1:"]),
+    ({"filters.EnSF.eps_alpha": 1.0}, ["filters.EnSF: eps_alpha = 1"]),
+    ({"filters.EnSF.minibatch": 4}, ["filters.EnSF: minibatch = 4"]),
+    ({"filters": {"letkf": {"kind": "letkf", "cutoff": 0.0}}}, ["filters.letkf.cutoff = 0"]),
+    ({"filters": {"float": {"kind": "free-run", "members": 0}}}, ["filters.float.members = 0:"]),
+    ({"output.fields": "perhaps"}, ["output.fields = perhaps:"]),
+    ({"cycles.x": 3}, ["--cycles.x", "cycles is not a table"]),
+    ({"cycles": 0, "members": 0, "title": 3}, ["; and 2 more"]),
+]
+
+
+def refusal_of(path, overrides=None):
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        configuration.read(path, overrides)
+    message = str(caught.value)
+    assert type(caught.value) is ValueError  # not pydantic's, which has lines and lines
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize(("overrides", "words"), BAD, ids=[" ".join(map(str, bad)) for bad, _ in BAD])
+def test_a_mistake_is_one_line_that_names_the_field(small, overrides, words):
+    message = refusal_of(small, overrides)
+    missing = [word for word in words if word not in message]
+    assert not missing, message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("cycles 3", ["not a TOML file", "line 1"]),
+        ("cycles = 3\ncycles = 4", ["not a TOML file", "overwrite"]),
+        (b"title = '\xff'", ["not a TOML file"]),
+        (b"\x89HDF\r\n\x1a\n\0", ["not a TOML file"]),
+        ("", ["filters:", "required"]),
+        ("[[filters]]\nkind = 'letkf'", ["filters"]),
+    ],
+)
+def test_a_file_of_something_else_is_refused_by_name(tmp_path, content, words):
+    path = tmp_path / "odd.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    message = refusal_of(path)
+    assert all(word in message for word in [str(path), *words]), message
+
+
+def test_what_is_no_file_is_refused_by_name(tmp_path):
+    assert str(tmp_path / "none.toml") + ": no such file" in refusal_of(tmp_path / "none.toml")
+    assert str(tmp_path) in refusal_of(tmp_path)
+
+
+# The list of fields
+
+CLASSES = {
+    "": [ExperimentConfig],
+    "model.": [SQGConfig, Lorenz96Config],
+    "nature.": [configuration.NatureConfig],
+    "shocks.": [ShockConfig],
+    "observations.": [ObservationConfig],
+    "initial.": [InitialConfig],
+    "filters.NAME.": [LETKFConfig, EnSFConfig, FreeRunConfig, ObservationsOnlyConfig, ClimatologyConfig],
+    "output.": [configuration.OutputConfig],
+}
+TABLES = {prefix.split(".")[0] for prefix in CLASSES}
+
+
+def numbers_in(hint):
+    """Whether a value of this type may be a number."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType, typing.Annotated, tuple):
+        return any(numbers_in(part) for part in typing.get_args(hint))
+    return hint in (int, float)
+
+
+def test_every_field_is_described_with_its_unit():
+    described = list(configuration.describe())
+    expected = []
+    for prefix, classes in CLASSES.items():
+        for cls in classes:
+            for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+                if not prefix and name in TABLES:
+                    continue
+                expected.append(prefix + name)
+                texts = [text for found, _, text in described if found == prefix + name]
+                assert texts, f"{prefix}{name} is not listed"
+                assert all(texts), f"{prefix}{name} has no description"
+                if numbers_in(hint):
+                    assert all("[" in text and "]" in text for text in texts), f"{prefix}{name} has no unit"
+    assert sorted(name for name, _, _ in described) == sorted(expected)
+
+
+def test_defaults_and_choices_are_shown():
+    rows = {name: (default, text) for name, default, text in configuration.describe()}
+    assert rows["cycles"] == ("300", "analyses [1]")
+    assert rows["model.N"][0] == "64"
+    assert rows["precision"][0] == "float32 | float64"
+    assert rows["filters.NAME.stop"][0] == "0.5"
+    assert rows["nature.file"][0] == ""
