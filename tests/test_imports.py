@@ -18,6 +18,8 @@ FLOORS = {
     "twin": 3,
     "output": 4,
     "config": 5,
+    "nature": 5,
+    "experiment": 6,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))

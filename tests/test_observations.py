@@ -126,30 +126,24 @@ def test_grid_networks_observe_the_sites_asked(boundary, spacing):
     np.testing.assert_array_equal(observed(observe(jax.random.key(0), jnp.ones((2, 8, 8)))), expected)
 
 
-@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.99])
 @pytest.mark.parametrize(
-    ("shape", "given", "candidates"),
+    ("shape", "given", "fraction", "count"),
     [
-        ((2, 8, 8), {}, 64),
-        ((2, 8, 8), {"spacing": 2, "boundary": "upper"}, 16),
-        ((2, 8, 8), {"positions": 50}, 50),
-        ((12,), {}, 12),
+        ((2, 8, 8), {}, 0.02, 1),
+        ((2, 8, 8), {"spacing": 2, "boundary": "upper"}, 0.3, 5),
+        ((2, 8, 8), {"positions": 50}, 0.3, 15),
+        ((12,), {}, 0.95, 11),
     ],
 )
-def test_random_networks_have_an_exact_count(shape, given, candidates, fraction):
-    count = round(fraction * candidates)
-    if count == 0:
-        with pytest.raises(ValueError, match=f"fraction = {fraction}"):
-            network(shape, fraction=fraction, **given)
-        return
-    everywhere, some = (jax.jit(network(shape, fraction=part, **given)[1]) for part in (1.0, fraction))
+def test_random_networks_have_an_exact_count(shape, given, fraction, count):
+    everywhere, some = (network(shape, fraction=part, **given)[1] for part in (1.0, fraction))
     allowed = observed(everywhere(jax.random.key(0), jnp.ones(shape)))
     for key in range(3):
         seen = observed(some(jax.random.key(key), jnp.ones(shape)))
         assert not np.any(seen & ~allowed)
         columns = seen.any(0) if seen.ndim == 3 else seen
         assert columns.sum() == count
-        assert seen.sum() == count * allowed.sum() // candidates  # a column is measured on all observed boundaries
+        np.testing.assert_array_equal(seen, allowed & columns)  # a column is measured on all observed boundaries
 
 
 @pytest.mark.parametrize(("boundary", "levels"), [("both", {0, 1}), ("lower", {0}), ("upper", {1})])
@@ -239,10 +233,10 @@ def test_likelihood_score_and_stiffness(x64, function, given):
     def log_likelihood(x):
         return -0.5 * jnp.sum(observation.precision * (observation.values - operator(x)) ** 2)
 
-    score = observations.likelihood_score(operator, observation, x)
-    np.testing.assert_allclose(score, jax.grad(log_likelihood)(x), rtol=1e-12, atol=1e-12)
-    h = jax.jacobian(operator)(x).reshape(-1, 32)
-    gauss_newton = h.T @ (observation.precision.reshape(-1, 1) * h)
+    score = jax.jit(lambda x: observations.likelihood_score(operator, observation, x))(x)
+    np.testing.assert_allclose(score, jax.jit(jax.grad(log_likelihood))(x), rtol=1e-12, atol=1e-12)
+    h = np.asarray(jax.jit(jax.jacobian(operator))(x)).reshape(-1, 32)
+    gauss_newton = h.T @ (np.asarray(observation.precision).reshape(-1, 1) * h)
     stiffness = np.diag(observations.stiffness(operator, observation, x).ravel())
     if operator.positions is None:
         np.testing.assert_allclose(stiffness, gauss_newton, rtol=1e-12, atol=1e-12)

@@ -188,7 +188,8 @@ def _until_steady(advance, start: Array, total: int, config: EnSFConfig) -> Arra
         z = advance(z, step)
         mean = z.mean(0)
         moved = jnp.abs(mean - ring[step % window]).max() / window
-        return z, ring.at[step % window].set(mean), step + 1, (step > window) & (moved < config.tolerance)
+        ring = jax.lax.dynamic_update_index_in_dim(ring, mean, step % window, 0)
+        return z, ring, step + 1, (step > window) & (moved < config.tolerance)
 
     return jax.lax.while_loop(unfinished, go, (start, ring, jnp.zeros((), int), jnp.zeros((), bool)))[0]
 

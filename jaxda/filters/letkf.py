@@ -66,6 +66,9 @@ def make_analysis(config: LETKFConfig, geometry: Geometry, operator: Operator, m
     """
     if config.cutoff < geometry.spacing:
         raise ValueError(f"cutoff = {config.cutoff:g} is under the grid spacing; use at least {geometry.spacing:g}")
+    if math.isinf(config.cutoff) and config.vertical_taper not in (None, 1.0) and geometry.levels > 1:
+        taper = config.vertical_taper
+        raise ValueError(f"vertical_taper = {taper:g} with cutoff = inf: all observations count fully; leave one out")
     global_weights = math.isinf(config.cutoff)
     taper_between_levels = jnp.asarray(vertical_taper(geometry, config.cutoff, config.vertical_taper))
     if not global_weights:

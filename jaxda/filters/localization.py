@@ -68,6 +68,8 @@ def vertical_taper(geometry: Geometry, cutoff: float, other: float | None = None
     """
     if geometry.levels == 1:
         return np.ones((1, 1))
+    if other is None and geometry.boundary_distance is None:
+        raise ValueError("vertical_taper is not set and the geometry has no boundary_distance; give one of them")
     if other is None:
         other = float(gaspari_cohn(np.array(geometry.boundary_distance / cutoff)))
     return np.where(np.eye(geometry.levels, dtype=bool), 1.0, other)

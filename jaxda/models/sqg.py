@@ -10,6 +10,9 @@ With hats for `rfft2` spectra, K = |k| the angular wavenumber and mu = K sqrt(ns
 
 stepped by RK4, after which the whole state is multiplied by exp(-(dt/efold) (K / (pi N/L))^order).
 
+Row -n/2 of the spectra is kept by the Jacobian and row +n/2 does not exist, as in the public model; so advection
+conserves energy and variances exactly for states without that wavenumber, and nearly for others.
+
 The factor c. The public model that the published runs were made with (sqgturb) pads spectra for the
 3/2 rule but does not scale the product back, so its dealiased Jacobian is c = 9/4 times J; without
 dealiasing c = 1. All published figures, nature runs and files carry that factor. It is the same as exact
@@ -133,7 +136,7 @@ class SQGConfig:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["k", "l", "to_self", "to_other", "relaxed", "rate", "ekman", "damping", "dt", "factor"],
+    data_fields=["k", "l", "to_self", "to_other", "relaxed", "rate", "ekman", "damping", "dt", "factor", "stretching"],
     meta_fields=["n", "n_fine"],
 )
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ class SQGParams:
     """What the step needs, as arrays.
 
     Shapes: k (N/2+1,), l (N,) in 1/m; to_self, to_other, damping (N, N/2+1); relaxed (2, N, N/2+1), the
-    spectrum of q_eq / tdiab; ekman (2, 1, 1) in m/s; rate, dt, factor scalars. n and n_fine are sizes.
+    spectrum of q_eq / tdiab; ekman (2, 1, 1) in m/s; scalars rate, dt, factor and stretching = f^2 / nsq. n and
+    n_fine are sizes.
     """
 
     k: Array
@@ -154,6 +158,7 @@ class SQGParams:
     damping: Array
     dt: Array
     factor: Array
+    stretching: Array
     n: int
     n_fine: int
 
@@ -177,21 +182,22 @@ def make_params(config: SQGConfig, dtype=None) -> SQGParams:
     wavenumber = np.hypot(k[None, :], l[:, None])
     mu = wavenumber * np.sqrt(config.nsq) * config.H / config.f
     mu[0, 0] = 1.0  # the mean has no streamfunction: its coefficients are set to zero below
-    mu = np.minimum(mu, 700.0)  # sinh stays finite; 1/sinh is zero long before
+    argument = np.minimum(mu, 700.0)  # sinh stays finite; 1/sinh is zero long before
     not_mean = (wavenumber > 0).astype(float)
     damping = np.exp(-(config.dt / config.diff_efold) * (wavenumber / (np.pi * n / config.L)) ** config.diff_order)
     real = lambda a: jnp.asarray(np.asarray(a), dtype or float)
     return SQGParams(
         k=real(k),
         l=real(l),
-        to_self=real(not_mean * config.H / (mu * np.tanh(mu))),
-        to_other=real(not_mean * config.H / (mu * np.sinh(mu))),
+        to_self=real(not_mean * config.H / (mu * np.tanh(argument))),
+        to_other=real(not_mean * config.H / (mu * np.sinh(argument))),
         relaxed=jnp.fft.rfft2(real(jet(config) / config.tdiab)),
         rate=real(1.0 / config.tdiab),
         ekman=real([config.r, -config.r if config.symmetric else 0.0])[:, None, None],
         damping=real(damping),
         dt=real(config.dt),
         factor=real(config.jacobian_factor),
+        stretching=real(config.f**2 / config.nsq),
         n=n,
         n_fine=3 * n // 2 if config.dealias else n,
     )
@@ -247,11 +253,12 @@ def kinetic_energy_spectrum(params: SQGParams, pv: Array) -> Array:
 
 
 def total_energy(params: SQGParams, pv: Array) -> Array:
-    """Energy per unit area and mean height, m^3/s^2, of PV `(..., 2, N, N)`: half the mean of psi_0 q_0 - psi_1 q_1.
+    """Kinetic and available potential energy per unit area, m^3/s^2, of PV `(..., 2, N, N)`.
 
-    Conserved with the boundary variances by advection alone (Tulloch & Smith 2009, Sec. 2): J(psi, q)
-    times psi integrates to zero on each boundary.
+    With q = psi_z at the boundaries and no PV between them, integration by parts leaves the boundaries:
+    1/2 int (|grad psi|^2 + f^2/nsq psi_z^2) dz = f^2/nsq mean(psi_1 q_1 - psi_0 q_0)/2. Advection alone conserves
+    it, and each boundary's variance (Tulloch & Smith 2009, Sec. 2): J(psi, q) is orthogonal to psi and q.
     """
     psi = jnp.fft.irfft2(invert(params, jnp.fft.rfft2(pv)))
-    density = psi[..., 0, :, :] * pv[..., 0, :, :] - psi[..., 1, :, :] * pv[..., 1, :, :]
-    return 0.5 * density.mean((-2, -1))
+    density = psi[..., 1, :, :] * pv[..., 1, :, :] - psi[..., 0, :, :] * pv[..., 0, :, :]
+    return 0.5 * params.stretching * density.mean((-2, -1))

@@ -82,8 +82,8 @@ def test_agrees_with_an_independent_code(x64, assert_near, reference, name, oper
 # The Kalman filter
 
 
-@pytest.mark.parametrize("cutoff", [np.inf, 1e9])  # one set of weights for all columns, and one for each
-@pytest.mark.parametrize("positions", [None, np.array([[0.5], [2.0], [4.3]])])
+# one set of weights for all columns, and one for each
+@pytest.mark.parametrize(("cutoff", "positions"), [(np.inf, np.array([[0.5], [2.0], [4.3]])), (1e9, None)])
 def test_without_localization_is_the_kalman_filter(x64, assert_near, cutoff, positions):
     d, members = 5, 12
     operator = Operator((d,), FUNCTIONS["scaled"](0.7), positions)
@@ -157,14 +157,14 @@ def test_a_shift_of_the_domain_shifts_the_result(localized, assert_near):
     assert_near(localized(KEY, shift(prior()), shifted), shift(result), 1e-13)
 
 
-@pytest.mark.parametrize(("batch", "devices"), [(1, None), (7, None), (5, 2), (1000, 2)])
+@pytest.mark.parametrize(("batch", "devices"), [(1, None), (5, 2), (1000, 2)])
 def test_batches_and_devices_do_not_matter(localized, assert_near, cpus, batch, devices):
     mesh = devices and member_mesh(devices, cpus)
     result = analysis_of(batch=batch, mesh=mesh)(KEY, prior(), everywhere())
     assert_near(result, localized(KEY, prior(), everywhere()), 1e-13)
 
 
-@pytest.mark.parametrize("cutoff", [600.0, 1400.0, np.inf])
+@pytest.mark.parametrize("cutoff", [1400.0, np.inf])
 def test_grid_observations_equal_the_same_sites_given_as_positions(x64, assert_near, cutoff):
     sites = np.argwhere(np.random.default_rng(3).uniform(size=SHAPE) < 0.4)
     where = tuple(sites.T)

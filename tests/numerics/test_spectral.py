@@ -15,7 +15,7 @@ def coordinates(n, length=2 * np.pi):
 
 
 @pytest.mark.parametrize(("n", "n_fine"), GRIDS)
-@pytest.mark.parametrize(("a", "b"), [(3, 2), (2, -4), (0, 3), (4, 0)])
+@pytest.mark.parametrize(("a", "b"), [(3, 2), (2, -4)])
 def test_gradient_of_a_sine_is_exact(x64, assert_near, n, n_fine, a, b):
     length = 5.0
     unit = 2 * np.pi / length

@@ -1,0 +1,567 @@
+"""scripts/osse.py: the folder that a run leaves, what may not change it, and how bad input is refused."""
+
+import contextlib
+import csv
+import dataclasses
+import importlib.metadata
+import importlib.util
+import io
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jax
+import netCDF4
+import numpy as np
+import pytest
+import xarray
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxda import config as configuration
+from jaxda import experiment
+from jaxda.models import sqg
+from jaxda.models.sqg import SQGConfig
+from jaxda.output import netcdf
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "osse.py"
+COLUMNS = ["experiment", "cycle", "time_h", "rmse_b", "rmse_a", "spread_b", "spread_a"]
+SQG = """
+title = "small turbulence"
+members = 6
+cycles = 4
+[model]
+kind = "sqg"
+N = 16
+[nature]
+spinup_days = 5.0
+climate_days = 5.0
+[output]
+members = true
+[filters.LETKF]
+kind = "letkf"
+cutoff = 3000.0
+[filters."EnSF (4)"]
+kind = "ensf"
+members = 4
+integrator = "exponential"
+steps = 20
+tolerance = 0.0
+"""
+LORENZ_WORLD = """
+members = 6
+cycles = 7
+interval_hours = 6.0
+[model]
+kind = "lorenz96"
+[nature]
+spinup_days = 5.0
+climate_days = 5.0
+[initial]
+noise = 1.0
+[observations]
+operator = "arctan"
+sigma = 0.1
+fraction = 0.8
+[shocks]
+kind = "persistent"
+sizes = [1.0]
+probabilities = [0.3]
+"""
+LORENZ = (
+    LORENZ_WORLD
+    + """
+[filters.free-run]
+kind = "free-run"
+[filters.observations]
+kind = "observations-only"
+[filters.climatology]
+kind = "climatology"
+[filters.LETKF]
+kind = "letkf"
+cutoff = inf
+[filters.EnSF]
+kind = "ensf"
+integrator = "exponential"
+steps = 20
+tolerance = 0.0
+"""
+)
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("osse", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+osse = load()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settings_of_jax(tmp_path_factory):
+    """The script sets JAX up for a process of its own; here its runs share one, and what was compiled for them."""
+    cache = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in [*cache, "jax_enable_x64"]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
+        for name, value in cache.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def run(*words):
+    """Exit status, standard output and standard error of the script."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = osse.main([str(word) for word in words])
+    return status, out.getvalue(), err.getvalue()
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def series_of(folder):
+    """scores.csv as experiment -> column -> values of all cycles."""
+    with (folder / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = dict.fromkeys(row["experiment"] for row in rows)
+    return {
+        name: {c: np.array([float(row[c]) for row in rows if row["experiment"] == name]) for c in COLUMNS[1:]}
+        for name in names
+    }
+
+
+@pytest.fixture(scope="module")
+def turbulence(tmp_path_factory):
+    """A finished SQG run: its configuration file, its folder, what it printed."""
+    folder = tmp_path_factory.mktemp("sqg")
+    (folder / "small.toml").write_text(SQG)
+    status, out, _ = run(folder / "small.toml", "--out", folder / "run")
+    assert status == 0
+    return folder / "small.toml", folder / "run", out
+
+
+@pytest.fixture(scope="module")
+def lorenz(tmp_path_factory):
+    """The same with every kind of filter on Lorenz-96, in an empty folder that is there already, with flags."""
+    folder = tmp_path_factory.mktemp("lorenz96")
+    (folder / "small.toml").write_text(LORENZ)
+    (folder / "run").mkdir()
+    status, out, _ = run(folder / "small.toml", "--out", folder / "run", "--output.members", "false", "--cycles=9")
+    assert status == 0
+    return folder / "small.toml", folder / "run", out
+
+
+BOTH = pytest.mark.parametrize("finished", ["turbulence", "lorenz"])
+FILES = {"config.toml", "scores.csv", "scores.json", "analysis.nc", "figures/rmse.png"}
+
+
+# What a run leaves
+
+
+@pytest.mark.parametrize(
+    ("finished", "figures"),
+    [
+        ("turbulence", {"figures/snapshot_lower.png", "figures/snapshot_upper.png"}),
+        ("lorenz", {"figures/snapshot.png"}),
+    ],
+)
+def test_a_run_leaves_these_files(request, finished, figures):
+    _, folder, _ = request.getfixturevalue(finished)
+    files = contents(folder)
+    assert set(files) == FILES | figures
+    for name in files:
+        if name.endswith(".png"):
+            assert files[name].startswith(b"\x89PNG")
+            assert len(files[name]) > 10_000
+
+
+@BOTH
+def test_the_resolved_configuration_is_what_was_run(request, finished):
+    path, folder, _ = request.getfixturevalue(finished)
+    overrides = {"cycles": 9, "output.members": False} if finished == "lorenz" else {}
+    config = configuration.read(path, overrides)
+    assert configuration.read(folder / "config.toml") == config
+    explicit = tomllib.loads((folder / "config.toml").read_text())
+    assert explicit["model"]["dt"] == config.model.dt  # defaults too
+    assert explicit["filters"]["LETKF"]["inflation"] == 1.0
+
+
+@BOTH
+def test_scores_have_a_row_for_each_experiment_and_cycle(request, finished):
+    _, folder, _ = request.getfixturevalue(finished)
+    config = configuration.read(folder / "config.toml")
+    with (folder / "scores.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == COLUMNS
+    series = series_of(folder)
+    assert list(series) == list(config.filters)
+    for scores in series.values():
+        np.testing.assert_array_equal(scores["cycle"], np.arange(config.cycles))
+        np.testing.assert_array_equal(scores["time_h"], config.interval_hours * np.arange(config.cycles))
+        assert all(np.isfinite(values).all() and (values >= 0).all() for values in scores.values())
+
+
+@BOTH
+def test_json_says_the_same_and_with_what_it_was_made(request, finished):
+    _, folder, _ = request.getfixturevalue(finished)
+    config = configuration.read(folder / "config.toml")
+    found = json.loads((folder / "scores.json").read_text())
+    series = series_of(folder)
+    assert list(found["scores"]) == list(series)
+    last = max(1, round(config.cycles / 3))
+    for name, scores in found["scores"].items():
+        assert scores["status"] == "ok"
+        assert scores["wall_seconds"] > 0
+        assert 0 < scores["seconds_per_cycle"] <= scores["wall_seconds"]
+        for column in COLUMNS[3:]:
+            values = series[name][column]
+            np.testing.assert_allclose(scores["all"][column], values.mean(), rtol=2e-5)
+            np.testing.assert_allclose(scores["last_third"][column], values[-last:].mean(), rtol=2e-5)
+    settings = json.dumps(dataclasses.asdict(config)).replace("Infinity", '"inf"')
+    assert found["settings"] == json.loads(settings)
+    for package in ("jaxda", "jax", "jaxlib", "numpy", "netCDF4"):
+        assert found["versions"][package] == importlib.metadata.version(package)
+    assert {"python", "device"} <= set(found["versions"])
+
+
+def test_json_is_json_where_settings_are_infinite(lorenz):
+    def refuse(constant):
+        pytest.fail(f"{constant} is not JSON")
+
+    json.loads((lorenz[1] / "scores.json").read_text(), parse_constant=refuse)
+
+
+def test_analyses_are_those_that_were_scored(turbulence):
+    _, folder, _ = turbulence
+    kelvin = SQGConfig().kelvin
+    with xarray.open_dataset(folder / "analysis.nc", decode_times=False) as data:
+        assert dict(data.sizes) == {"experiment": 2, "t": 4, "member": 6, "z": 2, "y": 16, "x": 16}
+        assert list(data.experiment.values) == ["LETKF", "EnSF (4)"]
+        np.testing.assert_array_equal(data.t, 12 * 3600 * np.arange(4))
+        error = np.sqrt(((data.pv_mean - data.pv_truth) ** 2).mean(["z", "y", "x"])) * kelvin
+        spread = np.sqrt((data.pv_spread**2).mean(["z", "y", "x"])) * kelvin
+        for name, scores in series_of(folder).items():
+            np.testing.assert_allclose(error.sel(experiment=name), scores["rmse_a"], rtol=1e-4)
+            np.testing.assert_allclose(spread.sel(experiment=name), scores["spread_a"], rtol=1e-4)
+        members = data.pv_members.sel(experiment="EnSF (4)")
+        assert (members.notnull().all(["z", "y", "x"]) == (data.member < 4)).all()  # it has four
+        scale = float(np.abs(data.pv_mean).max())
+        np.testing.assert_allclose(data.pv_members.mean("member"), data.pv_mean, atol=1e-5 * scale)
+
+
+def test_analyses_of_lorenz96(lorenz):
+    _, folder, _ = lorenz
+    with xarray.open_dataset(folder / "analysis.nc", decode_times=False) as data:
+        assert dict(data.sizes) == {"experiment": 5, "t": 9, "x": 40}
+        error = np.sqrt(((data.state_mean - data.state_truth) ** 2).mean("x"))
+        for name, scores in series_of(folder).items():
+            np.testing.assert_allclose(error.sel(experiment=name), scores["rmse_a"], rtol=1e-4)
+
+
+@BOTH
+def test_the_score_table_is_printed(request, finished):
+    _, folder, out = request.getfixturevalue(finished)
+    found = json.loads((folder / "scores.json").read_text())["scores"]
+    for name, scores in found.items():
+        row = next(line for line in out.splitlines() if f" {name} " in line)
+        numbers = [scores["all"]["rmse_a"], *(scores["last_third"][c] for c in ("rmse_a", "spread_a", "rmse_b"))]
+        assert re.findall(r"\d+\.\d{3}", row)[:4] == [f"{number:.3f}" for number in numbers]
+        assert " ok " in row
+    assert ("RMSE [K]" if finished == "turbulence" else "RMSE [1]") in out
+    assert ("small turbulence" in out) == (finished == "turbulence")
+    assert str(folder) in out.replace("\n", "")
+
+
+# What may change a run and what may not
+
+ONE_FILTER = ("--filters", '{ EnSF = { kind = "ensf", steps = 20, integrator = "exponential" } }')
+
+
+@pytest.fixture(scope="module")
+def short(lorenz, tmp_path_factory):
+    """A function: flags -> scores.csv and files of a run of a single filter."""
+
+    def make(*flags):
+        out = tmp_path_factory.mktemp("short") / "run"
+        status, _, _ = run(lorenz[0], "--out", out, *ONE_FILTER, "--output.fields", "false", *flags)
+        assert status == 0
+        return (out / "scores.csv").read_text(), set(contents(out))
+
+    return make
+
+
+def test_only_the_seed_changes_the_numbers(short):
+    quiet = ("--output.figures", "false")
+    first, again, other = (short(*quiet, *flags) for flags in ((), (), ("--seed", "1")))
+    assert first == again
+    assert first[0] != other[0]
+    assert first[1] == {"config.toml", "scores.csv", "scores.json"}
+
+
+def test_a_run_of_fewer_filters_gives_their_numbers(short, lorenz):
+    alone, files = short("--filters.EnSF.tolerance", "0.0", "--cycles", "9")
+    among = [row for row in (lorenz[1] / "scores.csv").read_text().splitlines() if row.startswith("EnSF")]
+    assert alone.splitlines()[1:] == among
+    assert files == FILES - {"analysis.nc"} | {"figures/snapshot.png"}
+
+
+def test_a_folder_with_a_run_in_it_is_left_alone(lorenz):
+    path, folder, _ = lorenz
+    before = contents(folder)
+    status, out, err = run(path, "--out", folder)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert f"{folder}: is not an empty folder" in err
+    assert contents(folder) == before
+
+
+def test_the_default_folder_has_the_name_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(LORENZ)
+    flags = ("--output.fields", "false", "--output.figures", "false")
+    assert run("mine.toml", *flags, "--filters", '{ free = { kind = "free-run" } }')[0] == 0
+    assert (tmp_path / "runs" / "mine" / "scores.csv").is_file()
+
+
+# Filters that fail
+
+
+FAILING = """
+[filters.stiff]
+kind = "ensf"
+steps = 20
+tolerance = 0.0
+[filters.deaf]
+kind = "letkf"
+cutoff = inf
+inflation = 0.1
+rtps = 0.0
+[filters.observations]
+kind = "observations-only"
+"""
+
+
+def test_a_failing_filter_is_recorded_and_the_others_go_on(tmp_path):
+    (tmp_path / "a.toml").write_text(LORENZ_WORLD + FAILING)
+    flags = {"cycles": 200, "shocks.kind": "none", "observations.operator": "identity", "observations.sigma": 0.02}
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    status, out, _ = run(tmp_path / "a.toml", "--out", tmp_path / "run", *words, "--nature.climate_days", 50)
+    assert status == 3
+    found = json.loads((tmp_path / "run" / "scores.json").read_text())["scores"]
+    # Euler's steps are too long for such precise data; without spread there is nothing to correct with
+    expected = {"stiff": "non-finite", "deaf": "diverged", "observations": "ok"}
+    assert {name: scores["status"] for name, scores in found.items()} == expected
+    assert found["stiff"]["all"]["rmse_a"] is None
+    series = series_of(tmp_path / "run")
+    assert all(len(scores["cycle"]) == 200 for scores in series.values())
+    assert np.isnan(series["stiff"]["rmse_a"][100:]).all()  # it ended with the piece in which it failed
+    assert all(np.isfinite(series[name]["rmse_a"]).all() for name in ("deaf", "observations"))
+    for name, status in expected.items():
+        assert re.search(rf" {name} .* {status} ", out)
+    assert (tmp_path / "run" / "figures" / "snapshot.png").stat().st_size > 10_000
+
+
+# Bad input
+
+GOOD = "small.toml"
+BAD = [
+    ([], ["CONFIG"]),
+    (["none.toml"], ["none.toml: no such file"]),
+    (["."], [".: not a TOML file"]),
+    (["odd.toml"], ["odd.toml: not a TOML file", "line 1"]),
+    ([GOOD, "more.toml"], ["more.toml: not a flag"]),
+    ([GOOD, "--cycles"], ["--cycles: has no value"]),
+    ([GOOD, "--out"], ["--out"]),
+    ([GOOD, "--out", GOOD], [f"{GOOD}: is not an empty folder"]),
+    ([GOOD, "--out", f"{GOOD}/run"], [GOOD]),
+    ([GOOD, "--cycle", "3"], ["cycle = 3: there is no such field"]),
+    ([GOOD, "--cycles", "many"], ["cycles = many"]),
+    ([GOOD, "--seed", "99999999999999999999"], ["seed"]),
+    ([GOOD, "--model.N", "17"], ["model.N = 17: must be even; use 18"]),
+    ([GOOD, "--model.N", "16", "--model.dt", "1e5"], ["dt = 100000 s is over the CFL limit"]),
+    ([GOOD, "--filters.EnSF.likelihood", "tan"], ["filters.EnSF", "likelihood", "arctan"]),
+    ([GOOD, "--filters.LETKF.cutoff", "100"], ["filters.LETKF: cutoff = 100 is under the grid spacing"]),
+    ([GOOD, "--initial.noise", "0"], ["spread_cap"]),
+    ([GOOD, "--observations.fraction", "0"], ["fraction = 0 of 256 sites is none"]),
+    ([GOOD, "--observations.fraction", "0.001"], ["fraction = 0.001 of 256 sites is none"]),
+    ([GOOD, "--observations.spacing", "3"], ["spacing = 3 does not divide the 16 grid points"]),
+    ([GOOD, "--observations.sigma", "[1, 1, 1]"], ["sigma has 3 values for 2 boundaries"]),
+    ([GOOD, "--observations.positions", "[[0, 1]]"], ["positions: each needs 3 numbers"]),
+    (["lorenz.toml", "--observations.boundary", "lower"], ['boundary = "lower" needs a model with two boundaries']),
+    ([GOOD, "--nature.file", "none.nc"], ["none.nc: no such file"]),
+    ([GOOD, "--nature.file", GOOD], [f"{GOOD}: not a readable NetCDF file"]),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words)[:60] or "nothing" for words, _ in BAD])
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    Path(GOOD).write_text(SQG.replace('"EnSF (4)"', "EnSF"))
+    Path("lorenz.toml").write_text(LORENZ)
+    Path("odd.toml").write_text("cycles 3")
+    before = contents(tmp_path)
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert err.startswith("osse.py: ")
+    assert len(err.splitlines()) == 1
+    missing = [text for text in said if text not in err]
+    assert not missing, err
+    assert contents(tmp_path) == before
+    assert not (tmp_path / "runs").exists()
+
+
+# Nature runs from files
+
+
+SMALL = SQGConfig(N=16)
+
+
+def nature_run(path, *, config=SMALL, days=6, every=6.0):
+    """A file with a state every so many hours; returns the states."""
+    count = int(24 * days / every) + 1
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.rfft2(rng.normal(0.0, 3000.0, size=(count, *config.shape)))
+    spectrum[..., 4:] = 0.0  # smooth, so that the model can go on from any of them
+    spectrum[..., np.abs(np.fft.fftfreq(config.N, 1.0 / config.N)) >= 4, :] = 0.0
+    states = np.fft.irfft2(spectrum, s=config.shape[1:]).astype(np.float32)
+    netcdf.create_nature_run(path, config)
+    netcdf.append_states(path, 3600.0 * every * np.arange(count), states)
+    return states
+
+
+FROM_FILE = ("--nature.spinup_days", 2, "--nature.climate_days", 3)
+
+
+def test_the_truth_goes_on_from_the_file(tmp_path):
+    (tmp_path / "a.toml").write_text(SQG + '[filters.climate]\nkind = "climatology"\n')
+    states = nature_run(tmp_path / "run.nc")
+    config = configuration.read(
+        tmp_path / "a.toml",
+        {"nature": {"file": str(tmp_path / "run.nc"), "spinup_days": 2.0, "climate_days": 3.0}, "cycles": 2},
+    )
+    world = experiment.make_world(config)
+    np.testing.assert_array_equal(world.truth[0], states[20])  # day 5
+    advance = jax.jit(sqg.make_advance(config.model, 9))
+    np.testing.assert_allclose(world.truth[1], advance(states[20]), atol=1e-4 * np.abs(states[20]).max())
+    climate = states[8:20:2]  # days 2 to 5, every 12 h
+    np.testing.assert_allclose(
+        world.climate.mean, climate.mean((0, 3), keepdims=True)[0] + 0 * states[0], rtol=1e-3, atol=1
+    )
+    np.testing.assert_allclose(np.mean(world.climate.variance), climate.var((0, 3)).mean(), rtol=0.05)
+
+
+def spoil(path):
+    with netCDF4.Dataset(path, "r+") as nc:
+        nc["pv"][10, 1, 2, 3] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("made", "flags", "said"),
+    [
+        ({"config": SQGConfig(N=32)}, [], ["N = 32 in the file, 16 in the experiment"]),
+        ({"config": SQGConfig(N=16, U=20.0)}, [], ["U = 20", "30"]),
+        ({"config": SQGConfig(N=16, symmetric=False)}, [], ["symmetric = False in the file"]),
+        ({"days": 4}, [], ["ends on day 4, needed until 5"]),
+        ({}, ["--nature.spinup_days", "3.5"], ["ends on day 6, needed until 6.5"]),
+        ({"every": 24.0}, [], ["saved every 24 h", "interval_hours = 12"]),
+        ({"every": 8.0}, [], ["saved every 8 h", "interval_hours = 12"]),
+        ({"days": 0}, [], ["one state"]),
+        ({"after": spoil}, [], ["pv[10], day 2.5", "not finite"]),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path, made, flags, said):
+    (tmp_path / "a.toml").write_text(SQG)
+    after = made.pop("after", lambda path: None)
+    nature_run(tmp_path / "run.nc", **made)
+    after(tmp_path / "run.nc")
+    before = contents(tmp_path)
+    status, out, err = run(tmp_path / "a.toml", "--nature.file", tmp_path / "run.nc", *FROM_FILE, *flags)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert all(text in err for text in [str(tmp_path / "run.nc"), *said]), err
+    assert contents(tmp_path) == before
+
+
+def test_files_are_for_turbulence(tmp_path):
+    (tmp_path / "a.toml").write_text(LORENZ)
+    status, _, err = run(tmp_path / "a.toml", "--nature.file", "run.nc")
+    assert status == 2
+    assert "files hold SQG states; leave it out for lorenz96" in err
+
+
+# The command line itself
+
+
+def test_help_lists_every_field_with_its_unit():
+    result = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    for name, _, text in configuration.describe():
+        shown = result.stdout.partition(f"\n  --{name}  (")[2].partition("\n  --")[0]
+        assert text in shown, name
+    assert re.search(r"--model\.dt +\(1200\.0\)\n.*\[s\]", result.stdout)
+
+
+# Golden scores
+
+GOLDEN = {}
+
+
+def test_scores_stay_what_they_were(x64, tmp_path):
+    """Short and close to the rest state, so that chaos does not carry rounding into the digits compared."""
+    (tmp_path / "a.toml").write_text(LORENZ)
+    given = {"precision": "float64", "cycles": 8, "seed": 11, "nature.spinup_days": 0.25, "filters.LETKF.cutoff": 14.0}
+    config = configuration.read(tmp_path / "a.toml", given)
+    world = experiment.make_world(config)
+    found = {}
+    for name in ("observations", "LETKF", "EnSF"):
+        analysis = experiment.make_filter(config, name, world.operator, world.climate)
+        record = experiment.run_filter(config, world, name, analysis, lambda first, scores, fields: None)
+        found[name] = [record.mean(column) for column in COLUMNS[3:]]
+    for name, scores in found.items():
+        np.testing.assert_allclose(scores, GOLDEN[name], rtol=1e-6, err_msg=f"{COLUMNS[3:]} of {name}: {scores}")
+
+
+# The scores that the configurations promise
+
+CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+EXPECT = re.compile(
+    r"^# expect (?P<name>.+) (?P<score>\w+) (?P<part>all|last_third) (?P<low>[\d.]+)\.\.(?P<high>[\d.]+)$"
+)
+
+
+def expectations(path):
+    lines = [line for line in path.read_text().splitlines() if line.startswith("# expect")]
+    found = [EXPECT.match(line) for line in lines]
+    assert lines, f"{path.name} promises no score; end it with lines such as '# expect LETKF rmse_a all 0.4..0.5'"
+    assert all(found), f"not readable: {[line for line, match in zip(lines, found, strict=True) if not match]}"
+    return [match.groupdict() for match in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configurations_give_the_scores_that_they_promise(tmp_path, path):
+    promised = expectations(path)
+    command = [sys.executable, str(SCRIPT), str(path), "--out", str(tmp_path / "run"), "--output.fields", "false"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode in (0, 3), result.stderr  # a filter may be there to diverge
+    found = json.loads((tmp_path / "run" / "scores.json").read_text())["scores"]
+    wrong = []
+    for line in promised:
+        value = found[line["name"]][line["part"]][line["score"]]
+        if value is None or not float(line["low"]) <= value <= float(line["high"]):
+            wrong.append(f"{line['name']} {line['score']} {line['part']}: {value}, not {line['low']}..{line['high']}")
+    assert not wrong, "\n".join(wrong)
