@@ -1,0 +1,121 @@
+"""scripts/bench.py: it measures what it is asked to, beside a peer too, and refuses bad input in one line."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "bench.py"
+SMALL = ("--N", "16", "--members", "4", "--repeats", "2")
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("bench", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = load()
+
+
+@pytest.fixture(autouse=True)
+def settings_of_jax(monkeypatch):
+    """The script sets JAX up for a process of its own."""
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
+    before = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def run(*words):
+    """Exit status, standard output and standard error of the script."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = bench.main([str(word) for word in words])
+    return status, out.getvalue(), err.getvalue()
+
+
+PEER = """
+import numpy as np
+calls = []
+class SQG:
+    def __init__(self, pv, **settings):
+        assert pv.shape == (2, 16, 16) and settings["dt"] > 0 and settings["threads"] == 2
+    def advance(self, pv):
+        calls.append(self.timesteps)
+        return pv
+def cartdist(x1, y1, x2, y2, width, height):
+    return np.hypot((x1 - x2 + width / 2) % width - width / 2, (y1 - y2 + height / 2) % height - height / 2)
+def gaspcohn(r):
+    return np.maximum(0.0, 1.0 - r)
+def enkf_update(members, observed, values, variances, taper, vertical):
+    assert members.shape == observed.shape == (4, 2, 256) and values.shape == (2, 256)
+    assert taper.shape == (256, 256) and (np.diag(taper) == 1).all() and vertical == 0.5
+    calls.append("update")
+"""
+
+
+def test_medians_of_all_parts_and_of_the_peers(tmp_path, monkeypatch):
+    (tmp_path / "sqgturb").mkdir()
+    (tmp_path / "sqgturb" / "__init__.py").write_text(PEER)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "sqgturb", raising=False)
+    names = ["sqg-step", "letkf", "ensf", "cycle"]
+    status, out, _ = run(
+        *names, *SMALL, "--integrator", "exponential", "--peer", tmp_path, "--json", tmp_path / "a.json"
+    )
+    assert status == 0
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert list(found["seconds"]) == names
+    assert {name: list(codes) for name, codes in found["seconds"].items()} == {
+        "sqg-step": ["jaxda", "peer"],
+        "letkf": ["jaxda", "peer"],
+        "ensf": ["jaxda"],
+        "cycle": ["jaxda"],
+    }
+    for codes in found["seconds"].values():
+        for seconds in codes.values():
+            assert len(seconds) == 2
+            assert statistics.median(seconds) > 0
+    calls = sys.modules.pop("sqgturb").calls  # three rounds: one to warm up
+    assert calls == [9] * (3 * 4) + ["update"] * 3  # 12 h in steps of 4800 s
+    assert found["settings"]["members"] == 4
+    assert {"jax", "numpy", "device"} <= set(found)
+    for name in names:
+        row = next(line for line in out.splitlines() if f" {name} " in line and " jaxda " in line)
+        shown = f"{1e3 * statistics.median(found['seconds'][name]['jaxda']):.3f}"
+        assert shown in row
+    assert "N = 16, 4 members, float32" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["NAME"]),
+        (["speed"], ["speed", "sqg-step"]),
+        (["letkf", "--N", "many"], ["--N", "many"]),
+        (["letkf", "--N", "17"], ["N = 17", "must be even; use 18"]),
+        (["letkf", "--N", "20"], ["dt has no default for N = 20"]),
+        (["letkf", "--repeats", "0"], ["repeats", "0"]),
+        (["letkf", "--members", "0"], ["members", "0"]),
+        (["letkf", "--dtype", "float16"], ["float16"]),
+        (["letkf", *SMALL, "--peer", "nowhere"], ["--peer nowhere: holds no package sqgturb"]),
+        (["letkf", *SMALL, "--json", "nowhere/a.json"], ["nowhere/a.json"]),
+    ],
+    ids=lambda value: " ".join(value)[:50] or "nothing",
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert err.startswith("bench.py: ")
+    assert len(err.splitlines()) == 1
+    assert all(text in err for text in said), err
