@@ -95,22 +95,21 @@ def test_medians_of_all_parts_and_of_the_peers(tmp_path, monkeypatch):
     assert "N = 16, 4 members, float32" in out
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], ["NAME"]),
-        (["speed"], ["speed", "sqg-step"]),
-        (["letkf", "--N", "many"], ["--N", "many"]),
-        (["letkf", "--N", "17"], ["N = 17", "must be even; use 18"]),
-        (["letkf", "--N", "20"], ["dt has no default for N = 20"]),
-        (["letkf", "--repeats", "0"], ["repeats", "0"]),
-        (["letkf", "--members", "0"], ["members", "0"]),
-        (["letkf", "--dtype", "float16"], ["float16"]),
-        (["letkf", *SMALL, "--peer", "nowhere"], ["--peer nowhere: holds no package sqgturb"]),
-        (["letkf", *SMALL, "--json", "nowhere/a.json"], ["nowhere/a.json"]),
-    ],
-    ids=lambda value: " ".join(value)[:50] or "nothing",
-)
+BAD = [
+    ([], ["NAME"]),
+    (["speed"], ["speed", "sqg-step"]),
+    (["letkf", "--N", "many"], ["--N", "many"]),
+    (["letkf", "--N", "17"], ["N = 17", "must be even; use 18"]),
+    (["letkf", "--N", "20"], ["dt has no default for N = 20"]),
+    (["letkf", *SMALL, "--repeats", "0"], ["repeats", "0"]),
+    (["letkf", *SMALL, "--members", "0"], ["members", "0"]),
+    (["letkf", "--dtype", "float16"], ["float16"]),
+    (["letkf", *SMALL, "--peer", "nowhere"], ["--peer nowhere: holds no package sqgturb"]),
+    (["letkf", *SMALL, "--json", "nowhere/a.json"], ["nowhere/a.json"]),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words) or "nothing" for words, _ in BAD])
 def test_bad_input_is_one_line(tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())

@@ -44,12 +44,9 @@ members = true
 [filters.LETKF]
 kind = "letkf"
 cutoff = 3000.0
-[filters."EnSF (4)"]
-kind = "ensf"
+[filters."data (4)"]
+kind = "observations-only"
 members = 4
-integrator = "exponential"
-steps = 20
-tolerance = 0.0
 """
 LORENZ_WORLD = """
 members = 6
@@ -250,14 +247,14 @@ def test_analyses_are_those_that_were_scored(turbulence):
     kelvin = SQGConfig().kelvin
     with xarray.open_dataset(folder / "analysis.nc", decode_times=False) as data:
         assert dict(data.sizes) == {"experiment": 2, "t": 4, "member": 6, "z": 2, "y": 16, "x": 16}
-        assert list(data.experiment.values) == ["LETKF", "EnSF (4)"]
+        assert list(data.experiment.values) == ["LETKF", "data (4)"]
         np.testing.assert_array_equal(data.t, 12 * 3600 * np.arange(4))
         error = np.sqrt(((data.pv_mean - data.pv_truth) ** 2).mean(["z", "y", "x"])) * kelvin
         spread = np.sqrt((data.pv_spread**2).mean(["z", "y", "x"])) * kelvin
         for name, scores in series_of(folder).items():
             np.testing.assert_allclose(error.sel(experiment=name), scores["rmse_a"], rtol=1e-4)
             np.testing.assert_allclose(spread.sel(experiment=name), scores["spread_a"], rtol=1e-4)
-        members = data.pv_members.sel(experiment="EnSF (4)")
+        members = data.pv_members.sel(experiment="data (4)")
         assert (members.notnull().all(["z", "y", "x"]) == (data.member < 4)).all()  # it has four
         scale = float(np.abs(data.pv_mean).max())
         np.testing.assert_allclose(data.pv_members.mean("member"), data.pv_mean, atol=1e-5 * scale)
@@ -288,35 +285,28 @@ def test_the_score_table_is_printed(request, finished):
 
 # What may change a run and what may not
 
-ONE_FILTER = ("--filters", '{ EnSF = { kind = "ensf", steps = 20, integrator = "exponential" } }')
 
-
-@pytest.fixture(scope="module")
-def short(lorenz, tmp_path_factory):
-    """A function: flags -> scores.csv and files of a run of a single filter."""
+@pytest.fixture
+def scores_of(lorenz, tmp_path):
+    """A function: flags -> scores.csv of a run of one filter, and the names of the files."""
 
     def make(*flags):
-        out = tmp_path_factory.mktemp("short") / "run"
-        status, _, _ = run(lorenz[0], "--out", out, *ONE_FILTER, "--output.fields", "false", *flags)
-        assert status == 0
+        out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        few = ("--output.fields", "false", "--output.figures", "false", "--output.members", "false")
+        ensf = '{ EnSF = { kind = "ensf", steps = 20, integrator = "exponential", tolerance = 0 } }'
+        assert run(lorenz[0], "--out", out, "--filters", ensf, "--cycles", 9, *few, *flags)[0] == 0
         return (out / "scores.csv").read_text(), set(contents(out))
 
     return make
 
 
-def test_only_the_seed_changes_the_numbers(short):
-    quiet = ("--output.figures", "false")
-    first, again, other = (short(*quiet, *flags) for flags in ((), (), ("--seed", "1")))
+def test_neither_other_filters_nor_another_time_change_the_numbers_but_the_seed(scores_of, lorenz):
+    first, again, other = (scores_of(*flags) for flags in ((), (), ("--seed", "1")))
+    among_others = (lorenz[1] / "scores.csv").read_text().splitlines()
     assert first == again
+    assert first[0].splitlines()[1:] == [row for row in among_others if row.startswith("EnSF")]
     assert first[0] != other[0]
     assert first[1] == {"config.toml", "scores.csv", "scores.json"}
-
-
-def test_a_run_of_fewer_filters_gives_their_numbers(short, lorenz):
-    alone, files = short("--filters.EnSF.tolerance", "0.0", "--cycles", "9")
-    among = [row for row in (lorenz[1] / "scores.csv").read_text().splitlines() if row.startswith("EnSF")]
-    assert alone.splitlines()[1:] == among
-    assert files == FILES - {"analysis.nc"} | {"figures/snapshot.png"}
 
 
 def test_a_folder_with_a_run_in_it_is_left_alone(lorenz):
@@ -392,9 +382,9 @@ BAD = [
     ([GOOD, "--seed", "99999999999999999999"], ["seed"]),
     ([GOOD, "--model.N", "17"], ["model.N = 17: must be even; use 18"]),
     ([GOOD, "--model.N", "16", "--model.dt", "1e5"], ["dt = 100000 s is over the CFL limit"]),
-    ([GOOD, "--filters.EnSF.likelihood", "tan"], ["filters.EnSF", "likelihood", "arctan"]),
+    ([GOOD, "--filters.EnSF", '{ kind = "ensf", likelihood = "tan" }'], ["filters.EnSF: likelihood", "arctan"]),
     ([GOOD, "--filters.LETKF.cutoff", "100"], ["filters.LETKF: cutoff = 100 is under the grid spacing"]),
-    ([GOOD, "--initial.noise", "0"], ["spread_cap"]),
+    ([GOOD, "--filters.EnSF.kind", "ensf", "--initial.noise", "0"], ["filters.EnSF: spread_cap"]),
     ([GOOD, "--observations.fraction", "0"], ["fraction = 0 of 256 sites is none"]),
     ([GOOD, "--observations.fraction", "0.001"], ["fraction = 0.001 of 256 sites is none"]),
     ([GOOD, "--observations.spacing", "3"], ["spacing = 3 does not divide the 16 grid points"]),
@@ -409,7 +399,7 @@ BAD = [
 @pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words)[:60] or "nothing" for words, _ in BAD])
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
-    Path(GOOD).write_text(SQG.replace('"EnSF (4)"', "EnSF"))
+    Path(GOOD).write_text(SQG)
     Path("lorenz.toml").write_text(LORENZ)
     Path("odd.toml").write_text("cycles 3")
     before = contents(tmp_path)
@@ -518,7 +508,6 @@ def test_help_lists_every_field_with_its_unit():
 # Golden scores
 
 GOLDEN = {  # means over 8 cycles; a change of 1e-10 in the first state changes them by 4e-5 at most
-    "observations": [2.20247687, 2.59609598, 2.52543435, 2.71695765],
     "LETKF": [0.861039429, 0.832469922, 0.481662231, 0.353965287],
     "EnSF": [0.74906806, 0.692308742, 1.02272275, 0.987697837],
 }
@@ -555,8 +544,19 @@ def expectations(path):
     return [match.groupdict() for match in found]
 
 
+PATHS = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+
+
+@PATHS
+def test_configurations_promise_a_score_of_every_filter(path):
+    promised = expectations(path)
+    assert {line["name"] for line in promised} == set(configuration.read(path).filters)
+    assert {line["score"] for line in promised} <= set(COLUMNS)
+    assert all(float(line["low"]) < float(line["high"]) for line in promised)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@PATHS
 def test_configurations_give_the_scores_that_they_promise(tmp_path, path):
     promised = expectations(path)
     command = [sys.executable, str(SCRIPT), str(path), "--out", str(tmp_path / "run"), "--output.fields", "false"]
