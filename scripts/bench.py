@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import ValidationError
 from rich.table import Table
 
 from jaxda import observations, twin
@@ -29,7 +30,7 @@ from jaxda.models import sqg
 from jaxda.output import report
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh, over_members
-from jaxda.settings import Parser
+from jaxda.settings import Parser, one_line
 
 
 class Case:
@@ -146,7 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
                 runs["peer"] = peer
             results[name] = timed(runs, given.repeats)
     except ValueError as error:
-        print(f"bench.py: {error}", file=sys.stderr)
+        text = one_line(error) if isinstance(error, ValidationError) else error
+        print(f"bench.py: {text}", file=sys.stderr)
         return 2
     table = Table(title=f"N = {given.N}, {given.members} members, {given.dtype}, {report.versions()['device']}")
     for column in ("benchmark", "code", "median [ms]", "min [ms]", "max [ms]", "peer / jaxda"):

@@ -241,6 +241,13 @@ def test_members_with_kernels_of_their_own_know_nothing_of_each_other(x64, asser
     assert_near(posterior(KEY, members[:3], observation), posterior(KEY, members, observation)[:3], 1e-12)
 
 
+def test_every_path_has_noise_of_its_own(x64):
+    z = ensf.reverse_sde(KEY, EnSFConfig(**BARE | {"steps": 50}), jnp.zeros((2000, 2)), jnp.zeros_like, jnp.zeros_like)
+    np.testing.assert_allclose(np.corrcoef(z.T), np.eye(2), atol=0.1)
+    np.testing.assert_allclose(np.corrcoef(z[:1000, 0], z[1000:, 0]), np.eye(2), atol=0.15)
+    np.testing.assert_allclose(z.var(0), 0.5, rtol=0.15)
+
+
 def test_the_key_decides(x64):
     members, observation = prior(), observed(2.0, sigma=0.7)
     posterior = analysis_of(steps=50)
