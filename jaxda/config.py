@@ -19,7 +19,7 @@ from jaxda.filters.letkf import LETKFConfig
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
 from jaxda.observations import ObservationConfig
-from jaxda.settings import Count, NonNegative, Positive, described, one_line, settings
+from jaxda.settings import Count, NonNegative, Positive, Seed, described, one_line, settings
 from jaxda.twin import InitialConfig, ShockConfig
 
 ModelConfig = Annotated[SQGConfig | Lorenz96Config, Field(discriminator="kind")]
@@ -55,7 +55,7 @@ class ExperimentConfig:
     """One twin experiment: a model, a truth, a network, and the filters that run on them."""
 
     title: str = described("", "shown above the score table")
-    seed: int = described(0, "of every random number [1]")
+    seed: Seed = described(0, "of every random number [1]")
     members: Annotated[int, Field(ge=2)] = described(20, "ensemble size [1]")
     cycles: Count = described(300, "analyses [1]")
     interval_hours: Positive = described(12.0, "time between analyses [h]")
@@ -139,8 +139,10 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Experimen
     for field, value in (overrides or {}).items():
         _put(tree, field, value)
     nature = tree.get("nature")
-    if isinstance(nature, dict) and isinstance(nature.get("file"), str) and "nature.file" not in (overrides or {}):
-        nature["file"] = str(path.parent / nature["file"])  # relative to the experiment file, wherever it is run from
+    if isinstance(nature, dict) and isinstance(nature.get("file"), str):
+        # in a file relative to the file, on the command line to where one stands; absolute in what is written
+        base = Path.cwd() if "nature.file" in (overrides or {}) else path.parent
+        nature["file"] = str((base / nature["file"]).resolve())
     try:
         return TypeAdapter(ExperimentConfig).validate_python(tree)
     except ValidationError as error:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxda.settings import Count, Fraction, Positive, described, settings
+from jaxda.settings import Count, Fraction, Positive, Seed, described, settings
 
 
 class Observation(NamedTuple):
@@ -51,7 +51,7 @@ class ObservationConfig:
     )
     fraction: Fraction = described(1.0, "part of these sites observed at a time, drawn at random [1]")
     redraw: bool = described(True, "draw the random sites anew at every cycle; else once")
-    seed: int = described(0, "seed of positions and of sites drawn once [1]")
+    seed: Seed = described(0, "seed of positions and of sites drawn once [1]")
 
 
 class PointFunction(NamedTuple):

@@ -22,6 +22,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 #: a length that may be infinite: "no localization"
 Length = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 
@@ -48,7 +49,10 @@ class FilterSettings:
 def one_line(error: ValidationError) -> str:
     """The first complaint of pydantic as `field = value: message`, and how many more there are."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"] if str(part).split("[")[0] not in _BRANCHES)
+    parts = [str(part) for part in first["loc"]]
+    is_name = [before == "filters" for before in ["", *parts]]  # a filter may be called what a branch is called
+    kept = zip(parts, is_name, strict=False)
+    field = ".".join(part for part, name in kept if name or part.split("[")[0] not in _BRANCHES)
     value, message = first["input"], first["msg"].removeprefix("Value error, ")
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         message = "there is no such field; see --help for those there are"
@@ -57,7 +61,8 @@ def one_line(error: ValidationError) -> str:
     if isinstance(value, str | int | float | bool | list) and first["type"] != "missing":
         field += f" = {value}"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"{field}: {message}{more}" if field else f"{message}{more}"
+    text = f"{field}: {message}{more}" if field else f"{message}{more}"
+    return " ".join(text.split())
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,6 +8,7 @@ the ratio of the medians is printed. --json FILE keeps the numbers.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import statistics
@@ -125,19 +126,32 @@ def timed(runs: dict[str, tuple[Callable, float]], repeats: int) -> dict[str, li
     return seconds
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """A converter for argparse: whole numbers from `least` on."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} on")
+        return int(text)
+
+    return convert
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("bench.py", __doc__)
     parser.add_argument("names", nargs="+", choices=list(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--N", type=int, default=64, help="grid points along each side [1]")
-    parser.add_argument("--members", type=int, default=20, help="ensemble size [1]")
+    parser.add_argument("--members", type=at_least(2), default=20, help="ensemble size [1]")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="floating-point type")
     parser.add_argument("--integrator", choices=list(ensf.INTEGRATORS), default="euler", help="of the EnSF")
-    parser.add_argument("--repeats", type=int, default=7, help="timed runs [1]")
+    parser.add_argument("--repeats", type=at_least(1), default=7, help="timed runs [1]")
     parser.add_argument("--peer", type=Path, help="folder that holds the public package sqgturb")
     parser.add_argument("--json", type=Path, help="file to write")
     try:
         given = parser.parse_args(arguments)
+        if given.json and not given.json.absolute().parent.is_dir():
+            raise ValueError(f"--json {given.json}: its folder does not exist; make it first")
         launch.start(given.dtype)
         case = Case(given.N, given.members, given.dtype, given.integrator)
         results = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def new_folder(path: Path) -> Path:
     """The output folder, which must not hold another run."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path}: is not an empty folder; give another --out, or move it away")
+    above = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"{path}: {above} is not a folder that may be written; give another --out")
     return path
 
 

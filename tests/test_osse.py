@@ -283,6 +283,14 @@ def test_the_score_table_is_printed(request, finished):
     assert str(folder) in out.replace("\n", "")
 
 
+def test_brackets_in_titles_and_folders_are_printed_as_they_are():
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        osse.report.print_lines([osse.report.score_table("a [b] and [/c]", {}, "K"), "written to runs[1]/[/d]"])
+    assert "a [b] and [/c]" in out.getvalue()
+    assert "written to runs[1]/[/d]" in out.getvalue()
+
+
 # What may change a run and what may not
 
 
@@ -378,7 +386,9 @@ BAD = [
     ([GOOD, "--out", GOOD], [f"{GOOD}: is not an empty folder"]),
     ([GOOD, "--out", f"{GOOD}/run"], [GOOD]),
     ([GOOD, "--cycle", "3"], ["cycle = 3: there is no such field"]),
+    ([GOOD, "--ou", "run"], ["ou = run: there is no such field"]),
     ([GOOD, "--cycles", "many"], ["cycles = many"]),
+    ([GOOD, "--model.N", "-16"], ["model.N = -16"]),
     ([GOOD, "--seed", "99999999999999999999"], ["seed"]),
     ([GOOD, "--model.N", "17"], ["model.N = 17: must be even; use 18"]),
     ([GOOD, "--model.N", "16", "--model.dt", "1e5"], ["dt = 100000 s is over the CFL limit"]),

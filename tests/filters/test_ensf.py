@@ -118,18 +118,18 @@ def moments_of_a_gaussian(config, x, y, precision):
     return solve_ivp(rates, (0.0, 1.0 - config.stop), (0.0, 1.0), rtol=1e-6, method="LSODA").y[:, -1]
 
 
-@pytest.mark.parametrize(("integrator", "steps"), [("euler", 1000), ("exponential", 50)])
+@pytest.mark.parametrize(("integrator", "steps", "points"), [("euler", 1000, 20_000), ("exponential", 14, 100_000)])
 @pytest.mark.parametrize(("damping", "eps_beta"), [("linear", 0.0), ("quadratic", 0.05), ("none", 0.0)])
-def test_stopped_half_way_the_marginal_is_the_closed_form(x64, integrator, steps, damping, eps_beta):
+def test_stopped_half_way_the_marginal_is_the_closed_form(x64, integrator, steps, points, damping, eps_beta):
     config = EnSFConfig(integrator=integrator, steps=steps, damping=damping, eps_beta=eps_beta, **BARE)
-    x, y, precision, points = 1.5, -1.0, 4.0, 20_000  # every point is a path of its own
-    z = ensf.reverse_sde(
+    x, y, precision = 1.5, -1.0, 4.0
+    z = ensf.reverse_sde(  # every point is a path of its own
         KEY, config, jnp.full((1, points), x), lambda z: precision * (y - z), lambda z: jnp.full_like(z, precision)
     )
     mean, variance = moments_of_a_gaussian(config, x, y, precision)
-    four = 4.0 / math.sqrt(points)  # standard errors, beside the discretisation's 1 %
-    assert abs(z.mean() - mean) < (four + 0.01) * math.sqrt(variance)
-    assert abs(z.var() / variance - 1.0) < four * math.sqrt(2.0) + 0.02
+    four = 4.0 / math.sqrt(points)  # standard errors; the rest is for the discretisation
+    assert abs(z.mean() - mean) < (four + 0.03) * math.sqrt(variance)
+    assert abs(z.var() / variance - 1.0) < four * math.sqrt(2.0) + 0.01
 
 
 @pytest.mark.parametrize(
