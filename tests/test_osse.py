@@ -264,7 +264,7 @@ def errors_in(folder, sizes):
     """Of the analysis means of Lorenz-96 in analysis.nc, at each experiment and time."""
     with xarray.open_dataset(folder / "analysis.nc", decode_times=False) as data:
         assert dict(data.sizes) == sizes
-        return np.sqrt(((data.state_mean - data.state_truth) ** 2).mean("x")).load()
+        return np.sqrt(((data.state_mean - data.state_truth) ** 2).mean("x", skipna=False)).load()
 
 
 def test_analyses_of_lorenz96(lorenz):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 #: Okabe & Ito's colours, told apart by the colour-blind too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -65,15 +65,21 @@ def rmse_against_time(path: str | Path, records: Mapping, hours: np.ndarray, uni
     """
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
-    days = np.asarray(hours) / 24.0
+    width = -(-len(hours) // 400)  # cycles in a mean, so that long series stay apart
+    means = lambda series: np.add.reduceat(series, np.arange(0, len(series), width)) / counts
+    counts = np.diff(np.append(np.arange(0, len(hours), width), len(hours)))
     for i, (name, record) in enumerate(records.items()):
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
-        axes.semilogy(days, record.scores.rmse_a, label=name, linewidth=1.5, **style)
+        error = means(np.asarray(record.scores.rmse_a, float))
+        axes.semilogy(means(np.asarray(hours) / 24.0), error, label=name, linewidth=1.5, **style)
+    shown = "" if unit == "1" else f" {unit}"
     for value in np.unique(np.atleast_1d(np.asarray(sigma if sigma is not None else [], float))):
-        axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2, label=f"observation error {value:g} {unit}")
-    axes.set(xlabel="time [day]", ylabel=f"analysis RMSE [{unit}]" if unit != "1" else "analysis RMSE")
-    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        which("{x:g}")
+        axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2, label=f"observation error {value:g}{shown}")
+    of = f", means of {width} cycles" if width > 1 else ""
+    axes.set(xlabel="time [day]", ylabel=f"analysis RMSE{f' [{unit}]' if shown else ''}{of}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(which="both", color="0.92", linewidth=0.6)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     if title:

@@ -45,6 +45,18 @@ def test_observations_are_copied_and_the_climate_fills_the_rest(x64, assert_near
     np.testing.assert_allclose(result.var(0, ddof=1), np.where(SEEN, (sigma / slope) ** 2, CLIMATE.variance), rtol=0.1)
 
 
+@pytest.mark.parametrize("members", [2, 3, 20])
+def test_the_spread_of_few_members_is_the_error_too(x64, members):
+    """With M - 1 degrees of freedom, as all scores of spread."""
+    operator, sigma = Operator((D,), FUNCTIONS["scaled"](0.3)), 0.2
+    analysis = baselines.make_observations_only(operator, CLIMATE)
+    draw = jax.jit(
+        jax.vmap(lambda key: analysis(key, jnp.zeros((members, D)), observed(operator, sigma)).var(0, ddof=1))
+    )
+    variance = np.asarray(draw(jax.random.split(KEY, 4000))).mean(0)
+    np.testing.assert_allclose(variance, np.where(SEEN, (sigma / 0.3) ** 2, CLIMATE.variance), rtol=0.12)
+
+
 def test_arctan_values_beyond_its_range_are_copied_from_its_edge(x64, assert_near):
     operator = Operator((D,), FUNCTIONS["arctan"](1.0))
     values, sigma = np.array([3.0, 1.5708, 1.5, 0.0, -1.5, -9.0]), 0.1
