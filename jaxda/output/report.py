@@ -89,8 +89,8 @@ def score_table(title: str, records: Mapping[str, object], unit: str) -> Table:
 
 def print_lines(lines: Iterable[object]) -> None:
     """Print tables and text to standard output, not wrapped where it is not a terminal."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)  # titles and folders may have brackets
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=140, markup=False)
     for line in lines:
         console.print(line, highlight=False)
