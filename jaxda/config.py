@@ -133,7 +133,7 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Experimen
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give a TOML file, such as configs/quickstart.toml") from None
+        raise ValueError(f"{path}: no such file; give a TOML file first, such as configs/quickstart.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from None
     for field, value in (overrides or {}).items():

@@ -103,6 +103,5 @@ def make_climatology(operator: Operator, climate: Climate, iterations: int = 40,
 
 def _scattered(key: Array, ensemble: Array, mean: Array, variance: Array) -> Array:
     """Members with exactly this mean and, in expectation, this variance at each point."""
-    members = len(ensemble)
     noise = deviations(jax.random.normal(key, ensemble.shape, ensemble.dtype))[1]
-    return mean + jnp.sqrt(variance * members / max(members - 1, 1)) * noise
+    return mean + jnp.sqrt(variance) * noise

@@ -205,7 +205,7 @@ def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float 
     """
     capped = math.isfinite(config.spread_cap)
     if capped and not initial_spread:
-        raise ValueError("spread_cap needs the initial ensemble's spread; pass initial_spread, or spread_cap = inf")
+        raise ValueError("spread_cap needs an initial_spread; give initial.noise above 0, or spread_cap = inf")
     if config.likelihood == "tan" and operator.function.arctan_scale is None:
         raise ValueError('likelihood = "tan" is for the operator arctan; use "true"')
 
