@@ -408,7 +408,7 @@ def test_bad_settings_are_refused(given, words):
 
 
 def test_settings_that_do_not_fit_the_rest_are_refused():
-    with pytest.raises(ValueError, match="spread_cap needs an initial_spread; give initial.noise"):
+    with pytest.raises(ValueError, match=r"spread_cap needs an initial_spread; give initial\.noise"):
         ensf.make_analysis(EnSFConfig(), identity())
     with pytest.raises(ValueError, match=r"likelihood = \"tan\" is for the operator arctan"):
         ensf.make_analysis(EnSFConfig(likelihood="tan"), identity(), 1.0)
