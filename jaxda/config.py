@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, ObservationsOnlyConfig
 from jaxda.filters.ensf import EnSFConfig
 from jaxda.filters.letkf import LETKFConfig
+from jaxda.filters.local_score import LocalScoreConfig
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
 from jaxda.observations import ObservationConfig
@@ -24,7 +25,8 @@ from jaxda.twin import InitialConfig, ShockConfig
 
 ModelConfig = Annotated[SQGConfig | Lorenz96Config, Field(discriminator="kind")]
 FilterConfig = Annotated[
-    LETKFConfig | EnSFConfig | FreeRunConfig | ObservationsOnlyConfig | ClimatologyConfig, Field(discriminator="kind")
+    LocalScoreConfig | LETKFConfig | EnSFConfig | FreeRunConfig | ObservationsOnlyConfig | ClimatologyConfig,
+    Field(discriminator="kind"),
 ]
 Change = dict[str, float | int | bool]
 #: names stand in files, legends and on the command line
@@ -66,7 +68,9 @@ class ExperimentConfig:
     shocks: ShockConfig = Field(default_factory=ShockConfig, description="model error as noise in the truth")
     observations: ObservationConfig = Field(default_factory=ObservationConfig, description="network and errors")
     initial: InitialConfig = Field(default_factory=InitialConfig, description="first ensemble")
-    filters: dict[Name, FilterConfig] = Field(min_length=1, description="name -> filter")
+    filters: dict[Name, FilterConfig] = Field(
+        default_factory=lambda: {"local-score": LocalScoreConfig()}, min_length=1, description="name -> filter"
+    )
     output: OutputConfig = Field(default_factory=OutputConfig, description="what is written")
 
     def __post_init__(self):

@@ -17,7 +17,7 @@ from jax import Array
 
 from jaxda import observations, twin
 from jaxda.config import ExperimentConfig
-from jaxda.filters import baselines, ensf, letkf
+from jaxda.filters import baselines, ensf, letkf, local_score
 from jaxda.filters.baselines import Climate
 from jaxda.filters.localization import Geometry
 from jaxda.models import lorenz96, sqg
@@ -208,6 +208,7 @@ def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate
     initial_spread = climate_spread if config.initial.kind == "climatology" else config.initial.noise
     mesh = member_mesh(config.members_of(name))
     make = {
+        "local-score": lambda: local_score.make_analysis(settings, geometry, operator, mesh),
         "letkf": lambda: letkf.make_analysis(settings, geometry, operator, mesh),
         "ensf": lambda: ensf.make_analysis(settings, operator, initial_spread),
         "free-run": baselines.make_free_run,
@@ -269,5 +270,5 @@ def _status(config: ExperimentConfig, world: World, name: str, record: Record) -
     if not np.isfinite(record.scores).all():
         return "non-finite"
     climate_error = config.kelvin * float(jnp.sqrt(world.climate.variance.mean()))
-    is_filter = config.filters[name].kind in ("letkf", "ensf")
+    is_filter = config.filters[name].kind in ("local-score", "letkf", "ensf")
     return "diverged" if is_filter and record.mean("rmse_a", 1 / 3) > climate_error else "ok"

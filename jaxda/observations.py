@@ -55,11 +55,15 @@ class ObservationConfig:
 
 
 class PointFunction(NamedTuple):
-    """A function of one value; its inverse (values, sigma) -> x, None where it has none; s if it is arctan(s x)."""
+    """A function of one value; its inverse (values, sigma) -> x, None where it has none; s if it is arctan(s x).
+
+    `linear` saves filters the iterations that a slope which changes with x needs.
+    """
 
     apply: Callable[[Array], Array]
     invert: Callable[[Array, Array], Array] | None = None
     arctan_scale: float | None = None
+    linear: bool = False
 
 
 def _arctan(scale: float) -> PointFunction:
@@ -72,8 +76,8 @@ def _arctan(scale: float) -> PointFunction:
 
 
 FUNCTIONS: dict[str, Callable[[float], PointFunction]] = {
-    "identity": lambda scale: PointFunction(lambda x: x, lambda y, sigma: y),
-    "scaled": lambda scale: PointFunction(lambda x: scale * x, lambda y, sigma: y / scale),
+    "identity": lambda scale: PointFunction(lambda x: x, lambda y, sigma: y, linear=True),
+    "scaled": lambda scale: PointFunction(lambda x: scale * x, lambda y, sigma: y / scale, linear=True),
     "arctan": _arctan,
 }
 

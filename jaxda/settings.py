@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as _dataclass
 
 #: What pydantic adds to a field's path: the branch of a union that it tried.
-_BRANCHES = {"sqg", "lorenz96", "letkf", "ensf", "free-run", "observations-only", "climatology"}
+_BRANCHES = {"sqg", "lorenz96", "local-score", "letkf", "ensf", "free-run", "observations-only", "climatology"}
 _BRANCHES |= {"constrained-float", "constrained-int", "function-after", "tuple", "float", "int", "bool"}
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False, hide_input_in_errors=False)

@@ -78,7 +78,7 @@ def make_analysis(config: LETKFConfig, geometry: Geometry, operator: Operator, m
     def at_columns(columns, x, y, innovation, precision):
         """Analysis deviations `(C, levels, M)` at columns `(C,)` from x `(columns, levels, M)` and y `(P, M)`."""
         index, taper = neighbours(columns)
-        gram, projected = _normal_equations(y[index], innovation[index], taper.astype(y.dtype) * precision[index])
+        gram, projected = normal_equations(y[index], innovation[index], taper.astype(y.dtype) * precision[index])
         mix = taper_between_levels.astype(y.dtype)
         gram = jnp.einsum("kl,lcmn->ckmn", mix, gram)
         projected = jnp.einsum("kl,lcm->ckm", mix, projected)
@@ -92,7 +92,7 @@ def make_analysis(config: LETKFConfig, geometry: Geometry, operator: Operator, m
         precision = observation.precision.reshape(-1).astype(ensemble.dtype)
         innovation = jnp.where(precision > 0, observation.values.reshape(-1) - h_mean, 0.0)
         if global_weights:
-            weights = ensemble_transform(*_normal_equations(y.T, innovation, precision))
+            weights = ensemble_transform(*normal_equations(y.T, innovation, precision))
             moved = jnp.einsum("m...,mn->n...", x, weights)
         else:
             by_column = x.reshape(members, geometry.levels, n_columns).T
@@ -106,7 +106,7 @@ def make_analysis(config: LETKFConfig, geometry: Geometry, operator: Operator, m
     return analysis
 
 
-def _normal_equations(y: Array, innovation: Array, weight: Array) -> tuple[Array, Array]:
+def normal_equations(y: Array, innovation: Array, weight: Array) -> tuple[Array, Array]:
     """Y^T W Y `(..., M, M)` and Y^T W d `(..., M)` from y `(..., K, M)`, d and w `(..., K)`."""
     root = jnp.sqrt(weight)
     y = y * root[..., None]

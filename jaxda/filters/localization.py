@@ -22,16 +22,22 @@ NEGLIGIBLE = 1e-10
 
 @dataclass(frozen=True)
 class Geometry:
-    """Shape of a state, its grid spacing, and the length at which the two boundaries stand apart (or None)."""
+    """Shape of a state, its grid spacing, and the model's own lengths.
+
+    Attributes:
+        boundary_distance: at which the two boundaries stand apart, None without boundaries.
+        cutoff: zero radius of the taper that suits the model, None where nobody knows.
+    """
 
     shape: tuple[int, ...]
     spacing: float
     boundary_distance: float | None = None
+    cutoff: float | None = None
 
     @classmethod
     def of(cls, model) -> Geometry:
         """The geometry of a model's states, from its settings."""
-        return cls(model.shape, model.spacing, model.rossby_radius)
+        return cls(model.shape, model.spacing, model.rossby_radius, model.cutoff)
 
     @property
     def columns(self) -> tuple[int, ...]:

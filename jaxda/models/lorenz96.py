@@ -51,6 +51,11 @@ class Lorenz96Config:
         return None
 
     @property
+    def cutoff(self) -> float:
+        """Zero radius of the taper with which 20 members serve well [grid points] (docs/benchmarks.md)."""
+        return 20.0
+
+    @property
     def step_hours(self) -> float:
         """Length of one time step [h]."""
         return self.dt * HOURS_PER_TIME_UNIT

@@ -129,6 +129,11 @@ class SQGConfig:
         return self.nsq**0.5 * self.H / self.f / 1e3
 
     @property
+    def cutoff(self) -> float:
+        """Zero radius of the taper with which 20 members serve well, 2.25 Rossby radii [km] (docs/benchmarks.md)."""
+        return 2.25 * self.rossby_radius
+
+    @property
     def kelvin(self) -> float:
         """Temperature of one unit of PV, f theta0 / g [K / (m/s)]."""
         return self.f * self.theta0 / self.g

@@ -1,0 +1,146 @@
+"""How wrong is the forecast? Two numbers a region, from this cycle's innovations alone.
+
+The local score filter takes the forecast error for S = lambda X X^T + q I, with X X^T the ensemble's covariance
+(tapered) and q the variance of a part that is white in space and that no member knows. lambda and q are those
+under which each observation is best predicted from the others: leave-one-out cross-validation (Geisser & Eddy
+1979, J. Am. Stat. Assoc. 74, 153-160; Rasmussen & Williams 2006, eqs. 5.10-5.12).
+
+At a column let A = I + lambda G with G = Y^T W Y, b = Y^T W d, and W = rho/(R + q) the tapered precisions of the
+observations around it. The residual of the column's own observation j, with y_j its row of Y and v_j = R_j + q, is
+r_j = d_j - lambda y_j A^-1 b, its leverage h_j = lambda y_j A^-1 y_j^T / v_j. Taking j away is a rank-1 change of A
+(Sherman & Morrison 1950), so without refitting
+
+    d_j - E[d_j | others] = r_j / (1 - h_j),      Var[d_j | others] = v_j / (1 - h_j),
+
+    -2 log p(d_j | others) = r_j^2 / ((1 - h_j) v_j) + log(v_j / (1 - h_j)) + const.
+
+Why not the evidence of all observations in reach at once: 20 members cannot span a whole neighbourhood, and the
+evidence puts what they miss there into q, though the taper means that nobody asks them to reach so far. What is
+asked of the analysis is the value at the column itself, and that is what is scored here.
+
+The scores are summed over a sample of columns, for q on a grid of powers of two from 0 up to twice the mean squared
+innovation and lambda on a fixed grid. The estimate is the mean under exp(-sum/2) times a prior: log lambda normal
+around 0, and q = 0 but for small odds: with few observations the ensemble is believed, with many the data decide.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+#: candidates for lambda, and the number of candidates for q above zero
+INFLATIONS = np.geomspace(0.125, 8.0, 19)
+HALVINGS = 10
+
+
+class PriorError(NamedTuple):
+    """lambda and q of the module's docstring: scalars or arrays; q in the state's unit squared."""
+
+    inflation: Array
+    full_rank: Array
+
+
+class Sample(NamedTuple):
+    """Columns to be scored `(C,)`, the flat index of each one's own observation at each level `(levels, C)`."""
+
+    columns: Array
+    own: Array
+
+
+def leave_one_out(gram: Array, projected: Array, y: Array, innovation: Array, variance: Array) -> Array:
+    """-2 log p(d_j | others) of own observations, `(len(INFLATIONS), ...)`; zero where not observed.
+
+    Args:
+        gram: G, `(..., M, M)`, for one q; projected: b, `(..., M)`.
+        y: `(..., M)` row of the own observation; innovation, variance: its d and R + q, `(...)`, variance inf
+            where there is none.
+    """
+    values, vectors = jnp.linalg.eigh(gram)
+    values = jnp.maximum(values, 0.0)  # rounding
+    y = jnp.einsum("...mn,...m->...n", vectors, y)
+    projected = jnp.einsum("...mn,...m->...n", vectors, projected)
+    inflation = jnp.asarray(INFLATIONS, gram.dtype).reshape(-1, *[1] * gram.ndim)[..., 0]
+    weight = inflation / (1.0 + inflation * values)
+    seen = jnp.isfinite(variance)
+    variance = jnp.where(seen, variance, 1.0)
+    left = 1.0 - jnp.clip((weight * y**2).sum(-1) / variance, 0.0, 0.999)
+    residual = innovation - (weight * y * projected).sum(-1)
+    return jnp.where(seen, residual**2 / (left * variance) + jnp.log(variance / left), 0.0)
+
+
+def candidates(innovation: Array, variance: Array, ensemble_variance: Array) -> Array:
+    """Candidates for q, `(HALVINGS + 1,)`: 0, and twice the mean squared innovation halved again and again.
+
+    The mean is weighted by 1/(R + ensemble variance): data that say little, such as those of an operator that
+    saturates, do not stretch the grid.
+    """
+    seen = jnp.isfinite(variance)
+    weight = jnp.where(seen, 1.0 / jnp.where(seen, variance + ensemble_variance, 1.0), 0.0)
+    weight = weight / jnp.maximum(weight.sum(), jnp.finfo(weight.dtype).tiny)
+    mean_square = jnp.sum(weight * jnp.where(seen, innovation, 0.0) ** 2)
+    halved = 0.5 ** jnp.arange(HALVINGS - 2, -2, -1, dtype=innovation.dtype)
+    return mean_square * jnp.concatenate([jnp.zeros(1, innovation.dtype), halved])
+
+
+def estimate(scores: Array, full_rank: Array, inflation_spread: float, odds: float) -> PriorError:
+    """Posterior means of log lambda and q from the sums of `leave_one_out` of a region.
+
+    Args:
+        scores: `(len(full_rank), len(INFLATIONS), ...)`, summed over a region's sample.
+        full_rank: the candidates for q `(Q,)`, the first zero.
+        inflation_spread: prior standard deviation of log lambda.
+        odds: prior probability of q > 0, shared evenly by the other candidates.
+    """
+    log_inflation = jnp.log(jnp.asarray(INFLATIONS, scores.dtype))
+    none = jnp.arange(len(full_rank)) == 0
+    prior_q = jnp.where(none, math.log1p(-odds), math.log(odds / (len(full_rank) - 1)))
+    prior = prior_q[:, None] - 0.5 * (log_inflation / inflation_spread) ** 2
+    log_weight = -0.5 * scores + prior.astype(scores.dtype).reshape(*prior.shape, *[1] * (scores.ndim - 2))
+    weight = jax.nn.softmax(log_weight.reshape(-1, *scores.shape[2:]), axis=0).reshape(scores.shape)
+    return PriorError(
+        jnp.exp(jnp.einsum("ql...,l->...", weight, log_inflation)), jnp.einsum("ql...,q->...", weight, full_rank)
+    )
+
+
+def make_sample(columns: tuple[int, ...], levels: int, positions: np.ndarray | None, size: int):
+    """A function: seen `(P,)` -> `Sample` of `size` columns with observations of their own (all, if there are fewer).
+
+    On the grid the columns are spread over the domain in a fixed order, those with an observation first. Off the
+    grid a fixed selection of positions stands for the columns nearest to them.
+    """
+    total = math.prod(columns)
+    if positions is None:
+        order = np.random.default_rng(0).permutation(total)
+        rank = jnp.asarray(np.argsort(order))
+
+        def on_grid(seen):
+            observed = seen.reshape(levels, total).any(0)
+            # int32 sorts: the columns without observations come after all others
+            chosen = jax.lax.top_k(-(rank + total * ~observed), min(size, total))[1]
+            return Sample(chosen, chosen + total * jnp.arange(levels)[:, None])
+
+        return on_grid
+    picked = np.random.default_rng(0).permutation(len(positions))[:size]
+    nearest = np.rint(positions[picked][:, -len(columns) :]).astype(int) % np.array(columns)
+    level = np.rint(positions[picked, 0]).astype(int) if levels > 1 else np.zeros(len(picked), int)
+    own = np.where(level == np.arange(levels)[:, None], picked, -1)
+    sample = Sample(jnp.asarray(np.ravel_multi_index(tuple(nearest.T), columns)), jnp.asarray(own))
+    return lambda seen: sample
+
+
+def region_weights(columns: tuple[int, ...], regions: int) -> tuple[np.ndarray, ...]:
+    """Linear interpolation from region centres to grid points along each periodic axis, `(size, regions)` each."""
+    matrices = []
+    for size in columns:
+        place = (np.arange(size) + 0.5) * regions / size - 0.5
+        low = np.floor(place).astype(int)
+        matrix = np.zeros((size, regions))
+        np.add.at(matrix, (np.arange(size), low % regions), 1.0 - (place - low))
+        np.add.at(matrix, (np.arange(size), (low + 1) % regions), place - low)
+        matrices.append(matrix)
+    return tuple(matrices)

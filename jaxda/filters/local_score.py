@@ -1,0 +1,264 @@
+"""The local score filter: every score in closed form, the prior's error measured, nothing to tune.
+
+**Prior.** Around each column the state is x = m + X w + e. X are the member deviations over sqrt(M - 1), times
+sqrt(lambda); w has a kernel of width kappa at each member's own coordinates (a Gaussian for kappa = 1, particles
+for kappa -> 0; `ensemble_flow`); e ~ N(0, q I) is what no member knows. So the prior has full rank, its members'
+part is smooth in space, and lambda and q are measured at each cycle from the innovations (`innovations`).
+
+**Likelihood.** The true one. At the current estimate x^ an observation y = h(x) + N(0, R) is, by h's slope s
+(automatic differentiation), a datum z = x^ + (y - h(x^))/s of variance R/s^2; the estimate is moved by at most a few
+prior standard deviations and the slope taken anew (iterated Gauss-Newton, Bell & Cathey 1993, IEEE Trans. Autom.
+Control 38, eq. 6). One pass is exact for linear h; otherwise the posterior is its Laplace approximation.
+
+**Score and transport.** With data z, variances R, tapers rho and W = rho/(R + q) the posterior of w at a column is
+
+    p(w | z) = prior(w) exp(b w - w G w / 2),    G = Y^T W Y,   b = Y^T W (z - m),
+
+e being integrated out, so its scores at all noise levels are closed forms in the eigenbasis of G. Each member is
+carried up in noise by the probability flow of the prior's score and down again by that of the posterior's: it stays
+coupled to its own forecast, no noise is drawn, and neighbouring columns, whose G and b differ little, move their
+members alike. For kappa = 1 the flow has the solution
+
+    w -> A^-1 b + A^(-1/2) w,    A = I + G                        (the transform of `letkf.ensemble_transform`).
+
+Given w, e has mean g (z - m - X w) and variance (1 - g) q where observed, g = q/(q + R); between grid points g is
+q H^T (H q H^T + R)^-1. The state's mean is m + X w + e, its deviations (1 - g H) X A^(-1/2) and those of e.
+
+**The members of e.** White noise of variance (1 - g) q in each member would be forgotten by the flow, and is more
+directions than M members can tell apart at the next analysis. What is unknown is above all whether the part that
+was added belongs there at all. So member i gets c_i sqrt(1 - g) times the increment of e, with c_i of mean 0 and
+variance 1, and the next analysis can take the increment back as a whole if the truth did not keep it. The increment
+g r has mean square g q (1 - h) with h = v/(q + R) the leverage of the datum on the members' part, v their posterior
+variance there; so this makes up (1 - g) g q (1 - h) of the variance (1 - g) q, and the rest, (1 - g) (q - g q + g^2 v),
+q where nothing is observed, widens the other deviations.
+
+In the linear Gaussian case with known S = X X^T + q I and no taper the mean is the Kalman analysis; the tests show it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from pydantic import Field
+
+from jaxda.filters import innovations
+from jaxda.filters.ensemble_flow import transport
+from jaxda.filters.inflation import deviations
+from jaxda.filters.innovations import PriorError
+from jaxda.filters.letkf import normal_equations
+from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
+from jaxda.observations import Observation, Operator, cleaned
+from jaxda.parallel.mesh import over_columns
+from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
+
+
+@settings
+class LocalScoreConfig(FilterSettings):
+    """Settings of the local score filter; the defaults are the one setting of all published scores of ours."""
+
+    kind: Literal["local-score"] = described("local-score", "filter")
+    cutoff: Length | None = described(
+        None, "zero radius of the taper, inf for none; the model's own where left out [km; grid points for Lorenz-96]"
+    )
+    vertical_taper: Fraction | None = described(
+        None, "weight of the other boundary's observations; from the Rossby radius where left out [1]"
+    )
+    kernel: Annotated[float, Field(gt=0, le=1)] = described(1.0, "kernel width: 1 Gaussian prior, towards 0 particles")
+    flow_steps: Count = described(20, "steps of the probability flow, up and down; unused for kernel = 1 [1]")
+    inflation: Positive | None = described(None, "lambda, on the ensemble's variance; measured where left out [1]")
+    full_rank: NonNegative | None = described(
+        None, "standard deviation of the white part, sqrt(q); measured where left out [unit of the state]"
+    )
+    inflation_spread: Positive = described(0.4, "how far log lambda may be from 0 before any data [1]")
+    full_rank_odds: Annotated[float, Field(gt=0, lt=1)] = described(
+        1e-3, "probability of a white part before any data [1]"
+    )
+    sample: Count = described(256, "columns at which the prior's error is measured [1]")
+    regions: Count = described(1, "regions along each axis that measure it separately [1]")
+    iterations: Count = described(5, "passes of Gauss-Newton where the operator is not linear [1]")
+    step_limit: Positive = described(3.0, "longest step of a pass [prior standard deviations]")
+    batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
+
+
+def linearised(operator: Operator, observation: Observation, x: Array) -> tuple[Array, Array]:
+    """Data z for G x and their variances R/s^2, `(*values_shape)` each, by the slope s of h at the state x.
+
+    The variance is inf where nothing was observed or h does not feel x.
+    """
+    gx = operator.interpolate(x)
+    hx, slope = jax.jvp(operator.function.apply, (gx,), (jnp.ones_like(gx),))
+    precision = observation.precision.astype(x.dtype) * slope**2
+    felt = jnp.isfinite(hx) & jnp.isfinite(precision) & (precision > jnp.finfo(x.dtype).tiny)
+    slope = jnp.where(felt, slope, 1.0)
+    z = jnp.where(felt, gx + (observation.values - hx) / slope, 0.0)
+    return z, jnp.where(felt, 1.0 / jnp.where(felt, precision, 1.0), jnp.inf)
+
+
+def white_update(operator: Operator, q: Array, variance: Array, residual: Array) -> Array:
+    """Mean q G^T (G q G^T + R)^-1 r of the white part given residuals r `(*values_shape)`; `(*shape)`.
+
+    On the grid G = 1 and one division does it; between grid points conjugate gradients solve the sparse system.
+    """
+    seen = jnp.isfinite(variance)
+    residual = jnp.where(seen, residual, 0.0)
+    if operator.positions is None:
+        return jnp.where(seen, q / jnp.where(seen, q + variance, 1.0), 0.0) * residual
+    root = jnp.where(seen, jax.lax.rsqrt(jnp.where(seen, variance, 1.0)), 0.0)
+    scaled = lambda v: v + root * operator.interpolate(q * operator.spread(root * v))
+    solution = jax.scipy.sparse.linalg.cg(scaled, root * residual, tol=1e-6, maxiter=100)[0]
+    return q * operator.spread(root * solution)
+
+
+def white_gain(operator: Operator, q: Array, variance: Array) -> Array:
+    """g = 1 - (posterior variance)/q of the white part at each grid point, `(*shape)`.
+
+    Exact on the grid; between grid points each observation is taken as if alone, so g is too large where many share
+    a point, but below 1.
+    """
+    seen = jnp.isfinite(variance)
+    if operator.positions is None:
+        return jnp.where(seen, q / jnp.where(seen, q + variance, 1.0), 0.0)
+    weight = jnp.where(seen, 1.0 / jnp.where(seen, variance + operator.interpolate(q), 1.0), 0.0)
+    touched = q * operator.spread(weight)
+    return touched / (1.0 + touched)
+
+
+class Regions(NamedTuple):
+    """How the scores of a sample of columns are summed by region, and how regions make a field `(*columns)`."""
+
+    total: Callable[[Array, Array], Array]
+    field: Callable[[Array], Array]
+
+
+def make_regions(columns: tuple[int, ...], count: int) -> Regions:
+    """Regions: `count` equal parts of each axis; between their centres fields are interpolated linearly."""
+    along_axes = [jnp.asarray(matrix) for matrix in innovations.region_weights(columns, count)]
+    places = np.stack(np.unravel_index(np.arange(math.prod(columns)), columns), -1)
+    region = np.ravel_multi_index(tuple((places * count // np.array(columns)).T), (count,) * len(columns))
+
+    def total(scores, sample):
+        by_region = jax.ops.segment_sum(jnp.moveaxis(scores, -1, 0), jnp.asarray(region)[sample], count ** len(columns))
+        return jnp.moveaxis(by_region, 0, -1)
+
+    def field(values):
+        values = values.reshape((count,) * len(columns))
+        for axis, matrix in enumerate(along_axes):
+            values = jnp.moveaxis(jnp.tensordot(matrix.astype(values.dtype), values, (1, axis)), 0, axis)
+        return values
+
+    return Regions(total, field)
+
+
+def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operator, mesh=None):
+    """The local score filter as a function (key, ensemble, observation) -> ensemble.
+
+    Args:
+        mesh: devices over which the columns are spread; None for one.
+
+    Raises:
+        ValueError: a cut-off under the grid spacing, more regions than points, no cut-off where the geometry has none.
+    """
+    cutoff = geometry.cutoff if config.cutoff is None else config.cutoff
+    if cutoff is None:
+        raise ValueError("cutoff is not set and the geometry has none of its own; give one")
+    if cutoff < geometry.spacing:
+        raise ValueError(f"cutoff = {cutoff:g} is under the grid spacing; use at least {geometry.spacing:g}")
+    if config.regions > min(geometry.columns):
+        raise ValueError(f"regions = {config.regions} for {min(geometry.columns)} points; use at most that many")
+    levels, n_columns = geometry.levels, math.prod(geometry.columns)
+    between_levels = jnp.asarray(vertical_taper(geometry, cutoff, config.vertical_taper))
+    neighbours = make_neighbours(geometry, operator, cutoff)
+    sample_of = innovations.make_sample(geometry.columns, levels, operator.positions, config.sample)
+    region_of = make_regions(geometry.columns, config.regions)
+    iterations = 1 if operator.function.linear else config.iterations
+
+    def equations(columns, y, datum, variance):
+        """G `(levels, C, M, M)` and b `(levels, C, M)` at columns `(C,)`."""
+        index, taper = neighbours(columns)
+        precision = jnp.where(jnp.isfinite(variance), 1.0 / variance, 0.0)
+        gram, projected = normal_equations(y[index], datum[index], taper.astype(y.dtype) * precision[index])
+        mix = between_levels.astype(y.dtype)
+        return jnp.einsum("kl,lcmn->kcmn", mix, gram), jnp.einsum("kl,lcm->kcm", mix, projected)
+
+    def measured(y, datum, variance) -> PriorError:
+        """lambda and q of each column, `(*columns)`."""
+        given = PriorError(config.inflation, None if config.full_rank is None else config.full_rank**2)
+        if None not in given:
+            return PriorError(*(jnp.full(geometry.columns, value, y.dtype) for value in given))
+        sample = sample_of(jnp.isfinite(variance))
+        own = sample.own
+        q = innovations.candidates(datum, variance, (y**2).sum(-1))
+        if given.full_rank is not None:
+            q = jnp.full_like(q, given.full_rank)
+        own_variance = jnp.where(own >= 0, variance[own], jnp.inf)
+
+        def score(q):
+            gram, projected = equations(sample.columns, y, datum, variance + q)
+            return innovations.leave_one_out(gram, projected, y[own], datum[own], own_variance + q).sum(1)
+
+        scores = region_of.total(jax.lax.map(score, q), sample.columns)
+        found = innovations.estimate(scores, q, config.inflation_spread, config.full_rank_odds)
+        if given.inflation is not None:
+            found = found._replace(inflation=jnp.full_like(found.inflation, given.inflation))
+        return PriorError(region_of.field(found.inflation), region_of.field(found.full_rank))
+
+    def at_columns(columns, x, y, datum, variance):
+        """Mean increment and deviations `(C, levels, M + 1)` from x `(columns, levels, M)`."""
+        gram, projected = equations(columns, y, datum, variance)
+        weights = transport(gram, projected, config.kernel, config.flow_steps)
+        return jnp.einsum("ckm,kcmn->ckn", x[columns], weights)
+
+    def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
+        members, dtype = ensemble.shape[0], ensemble.dtype
+        observation = cleaned(observation)
+        mean, deviation = deviations(ensemble)
+        to_state = lambda by_column: by_column.T.reshape(-1, *geometry.shape)
+        observed = lambda states: jax.vmap(operator.interpolate)(states).reshape(members, -1).T
+
+        def update(guess):
+            """Mean, member deviations without the white part, its increment, gain and q, from data taken at `guess`."""
+            z, variance = linearised(operator, observation, guess)
+            datum = jnp.where(jnp.isfinite(variance), z - operator.interpolate(mean), 0.0)
+            flat = variance.reshape(-1)
+            x = deviation / math.sqrt(members - 1)
+            error = measured(observed(x), datum.reshape(-1), flat)
+            x = x * jnp.sqrt(error.inflation)
+            q = jnp.broadcast_to(error.full_rank, geometry.shape)
+            total = flat + operator.interpolate(q).reshape(-1)
+            by_column = x.reshape(members, levels, n_columns).T
+            run = over_columns(at_columns, n_columns, mesh, config.batch)
+            moved = to_state(run(by_column, observed(x), datum.reshape(-1), total))
+            increment, moved = deviations(moved)
+            white = white_update(operator, q, variance, datum - operator.interpolate(increment))
+            return increment + white, moved, white, (q, variance), (x**2).sum(0).mean() + q.mean()
+
+        def improve(guess, _):
+            target, *_, scale = update(guess)
+            limit = config.step_limit * jnp.sqrt(scale)
+            return guess + jnp.clip(mean + target - guess, -limit, limit), None
+
+        guess = mean
+        if iterations > 1:
+            guess = jax.lax.scan(improve, mean, length=iterations - 1)[0]
+        increment, moved, white, (q, variance), scale = update(guess)
+        if iterations > 1:
+            limit = config.step_limit * jnp.sqrt(scale)
+            increment = guess - mean + jnp.clip(mean + increment - guess, -limit, limit)
+        gain = white_gain(operator, q, variance)
+        known = jnp.var(moved, axis=0, ddof=1)
+        moved = moved - jax.vmap(lambda one: white_update(operator, q, variance, operator.interpolate(one)))(moved)
+        rest = (1.0 - gain) * (q * (1.0 - gain) + gain**2 * known)
+        own = jnp.var(moved, axis=0, ddof=1)
+        moved = moved * jnp.sqrt(1.0 + rest / jnp.where(own > 0, own, 1.0))
+        signs = jax.random.normal(key, (members,), dtype)
+        signs = (signs - signs.mean()) / jnp.std(signs, ddof=1)
+        kept = jnp.sqrt(1.0 - gain) * white
+        return mean + increment + moved + signs.reshape(-1, *[1] * kept.ndim) * kept
+
+    return analysis

@@ -1,0 +1,83 @@
+"""Leave-one-out scores against refitting without the observation; lambda and q found where they are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxda.filters import innovations
+
+
+def test_leaving_one_out_is_refitting_without_it(x64, assert_near):
+    rng = np.random.default_rng(0)
+    members, count, own = 5, 12, 3
+    y = rng.normal(size=(count, members))
+    d, v, taper = rng.normal(size=count), rng.uniform(0.5, 2.0, count), rng.uniform(0.1, 1.0, count)
+    taper[own] = 1.0
+    weight = taper / v
+    gram, projected = (y * weight[:, None]).T @ y, (y * weight[:, None]).T @ d
+    scores = innovations.leave_one_out(gram, projected, y[own], d[own], v[own])
+    rest = np.arange(count) != own
+    expected = []
+    for inflation in innovations.INFLATIONS:
+        precision = np.eye(members) + inflation * (y[rest] * weight[rest, None]).T @ y[rest]
+        mean = inflation * y[own] @ np.linalg.solve(precision, (y[rest] * weight[rest, None]).T @ d[rest])
+        variance = v[own] + inflation * y[own] @ np.linalg.solve(precision, y[own])
+        expected.append((d[own] - mean) ** 2 / variance + np.log(variance))
+    assert_near(scores, np.array(expected), 1e-10)
+
+
+def test_nothing_observed_scores_nothing_and_changes_nothing(x64):
+    scores = innovations.leave_one_out(jnp.zeros((4, 4)), jnp.zeros(4), jnp.ones(4), jnp.zeros(()), jnp.inf)
+    np.testing.assert_array_equal(scores, 0.0)
+    q = innovations.candidates(jnp.zeros(3), jnp.full(3, jnp.inf), jnp.ones(3))
+    np.testing.assert_array_equal(q, 0.0)
+    found = innovations.estimate(jnp.zeros((len(q), len(innovations.INFLATIONS))), q, 0.4, 1e-3)
+    np.testing.assert_allclose(found.inflation, 1.0, rtol=1e-12)
+    assert found.full_rank == 0
+
+
+@pytest.mark.parametrize(("inflation", "full_rank"), [(1.0, 0.0), (3.0, 0.0), (1.0, 4.0), (2.0, 1.0)])
+def test_finds_what_the_innovations_were_drawn_with(x64, inflation, full_rank):
+    """Many places, each with its own ensemble and 30 observations of unit error."""
+    rng = np.random.default_rng(1)
+    places, members, count = 400, 20, 30
+    y = rng.normal(size=(places, count, members)) * 0.3
+    w = np.sqrt(inflation) * rng.normal(size=(places, members))
+    d = np.einsum("pkm,pm->pk", y, w) + np.sqrt(1.0 + full_rank) * rng.normal(size=(places, count))
+    q = innovations.candidates(jnp.asarray(d), jnp.ones_like(d), jnp.asarray((y**2).sum(-1)))
+
+    def score(q):
+        gram = np.einsum("pkm,pkn->pmn", y, y) / (1.0 + q)
+        projected = np.einsum("pkm,pk->pm", y, d) / (1.0 + q)
+        variance = jnp.full(places, 1.0 + q)
+        return innovations.leave_one_out(gram, projected, y[:, 0], d[:, 0], variance).sum(-1)
+
+    found = innovations.estimate(jax.lax.map(score, q), q, 0.4, 1e-3)
+    assert abs(np.log(found.inflation / inflation)) < 0.35
+    assert abs(found.full_rank - full_rank) < 0.15 + 0.25 * full_rank
+
+
+def test_samples_are_columns_with_observations_first():
+    seen = np.zeros((2, 36), bool)
+    seen[1, [4, 7, 30]] = True
+    sample = innovations.make_sample((6, 6), 2, None, 5)(jnp.asarray(seen.ravel()))
+    assert {4, 7, 30} <= set(np.asarray(sample.columns).tolist())
+    np.testing.assert_array_equal(sample.own, sample.columns + 36 * np.arange(2)[:, None])
+
+
+def test_off_the_grid_a_position_belongs_to_its_nearest_column_and_level():
+    positions = np.array([[1.0, 2.4, 5.6], [0.0, 0.6, 3.0]])
+    sample = innovations.make_sample((6, 6), 2, positions, 256)(None)
+    by_position = {int(own[own >= 0][0]): int(c) for c, own in zip(sample.columns, np.asarray(sample.own).T)}
+    assert by_position == {0: 2 * 6 + 0, 1: 1 * 6 + 3}
+    assert [np.asarray(sample.own)[level].max() for level in (0, 1)] == [1, 0]
+
+
+def test_regions_interpolate_linearly_and_keep_constants():
+    for matrix in innovations.region_weights((12, 8), 4):
+        np.testing.assert_allclose(matrix.sum(1), 1.0)
+        assert (matrix >= 0).all()
+    along = innovations.region_weights((12,), 4)[0] @ np.array([1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_allclose(along[[1, 4, 7, 10]], [1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(innovations.region_weights((5,), 1)[0], 1.0)
