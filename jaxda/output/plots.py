@@ -164,8 +164,11 @@ def trials(path: str | Path, done: Sequence, unit: str, title: str = "") -> None
             axes.set_xlim(-0.5, len(names) - 0.5)
         else:
             x = np.array(values, float)
+            if len(set(values)) <= 6:
+                axes.set_xticks(sorted(set(x)), [f"{value:g}" for value in sorted(set(x))])
         axes.plot(x[~lost], scores[~lost], "o", color=COLOURS[0], markersize=4, alpha=0.6)
-        axes.plot(x[lost], np.full(lost.sum(), top), "x", color="0.35", label="diverged")
+        if lost.any():
+            axes.plot(x[lost], np.full(lost.sum(), top), "x", color="0.35", label="lost the truth")
         if not lost[0]:
             axes.plot(x[:1], scores[:1], "*", color=COLOURS[1], markersize=13, label=f"best, {scores[0]:.3g}")
         axes.set_xlabel(field)
