@@ -155,12 +155,13 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Experimen
 
 def write(path: str | Path, config: ExperimentConfig) -> None:
     """The resolved experiment as TOML: every field, so that reading it gives the same experiment."""
-    Path(path).write_text(tomli_w.dumps(_without_none(dataclasses.asdict(config))), encoding="utf-8")
+    Path(path).write_text(tomli_w.dumps(without_none(dataclasses.asdict(config))), encoding="utf-8")
 
 
-def _without_none(tree):
+def without_none(tree):
+    """Settings as TOML holds them: no entry for None, lists for tuples."""
     if isinstance(tree, dict):
-        return {key: _without_none(value) for key, value in tree.items() if value is not None}
+        return {key: without_none(value) for key, value in tree.items() if value is not None}
     return list(tree) if isinstance(tree, tuple) else tree
 
 

@@ -29,6 +29,8 @@ from jaxda.parallel.mesh import member_mesh, over_members
 MODELS = {"sqg": sqg, "lorenz96": lorenz96}
 #: randomness of an experiment, each part from its own key
 PARTS = ("nature", "shocks", "initial", "cycles")
+#: states of the climate that filters may draw from, at most, evenly spaced in time
+CLIMATE_STATES = 100
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class World:
 
     Attributes:
         truth: states that are observed and scored, `(cycles, *shape)`.
-        climate: mean and variance of the states before them.
+        climate: mean and variance of the states before them, and some of these.
         first_ensemble: number of members M -> the first forecast, `(M, *shape)`.
         operator, observe, advance: of the cycle; `advance` takes states `(..., *shape)` one interval on.
         key: of the cycles.
@@ -177,7 +179,8 @@ def check(config: ExperimentConfig) -> tuple[Operator, twin.Observe]:
         observe = observations.make_network(config.observations, operator)
     except ValueError as error:
         raise ValueError(f"observations: {error}") from None
-    unit = Climate(jnp.zeros(config.model.shape), jnp.ones(config.model.shape))
+    shape = config.model.shape
+    unit = Climate(jnp.zeros(shape), jnp.ones(shape), jnp.zeros((2, *shape)))
     for name in config.filters:
         make_filter(config, name, operator, unit)
     return operator, observe
@@ -189,11 +192,13 @@ def on_grid(states: Array, shape: tuple[int, ...]) -> Array:
 
 
 def climate_of(states: Array) -> Climate:
-    """Mean and variance at each point, averaged along x too: the models do not know where x = 0 is."""
+    """Mean and variance at each point, averaged along x too (the models do not know where x = 0 is); some states."""
     along_x = states.ndim - 1
     mean = states.mean((0, along_x), keepdims=True)
     variance = ((states - mean) ** 2).mean((0, along_x))
-    return Climate(jnp.broadcast_to(mean[0], states.shape[1:]), jnp.broadcast_to(variance[..., None], states.shape[1:]))
+    shape = states.shape[1:]
+    some = states[:: -(-len(states) // CLIMATE_STATES)]
+    return Climate(jnp.broadcast_to(mean[0], shape), jnp.broadcast_to(variance[..., None], shape), some)
 
 
 def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate: Climate) -> twin.Analysis:
@@ -209,7 +214,7 @@ def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate
     mesh = member_mesh(config.members_of(name))
     make = {
         "local-score": lambda: local_score.make_analysis(settings, geometry, operator, mesh),
-        "letkf": lambda: letkf.make_analysis(settings, geometry, operator, mesh),
+        "letkf": lambda: letkf.make_analysis(settings, geometry, operator, mesh, climate.states),
         "ensf": lambda: ensf.make_analysis(settings, operator, initial_spread),
         "free-run": baselines.make_free_run,
         "observations-only": lambda: baselines.make_observations_only(operator, climate),

@@ -20,6 +20,7 @@ FLOORS = {
     "config": 5,
     "nature": 5,
     "experiment": 6,
+    "tuning": 7,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))

@@ -471,6 +471,30 @@ def test_the_truth_goes_on_from_the_file(tmp_path):
         world.climate.mean, climate.mean((0, 3), keepdims=True)[0] + 0 * states[0], rtol=1e-3, atol=1
     )
     np.testing.assert_allclose(np.mean(world.climate.variance), climate.var((0, 3)).mean(), rtol=0.05)
+    np.testing.assert_allclose(world.climate.states, climate, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(2, 2), (100, 100), (101, 51), (1000, 100)])
+def test_a_climate_keeps_some_of_its_states_evenly_in_time(count, kept):
+    states = np.arange(count, dtype=float)[:, None] * np.ones(3)
+    found = np.asarray(experiment.climate_of(states).states)[:, 0]
+    assert len(found) == kept
+    assert len(set(np.diff(found))) == 1
+
+
+@pytest.mark.parametrize("given", [{"adaptive": "global"}, {"adaptive": "regional"}, {"additive": 0.1}])
+def test_inflation_of_the_forecast_changes_an_experiment(tmp_path, given):
+    (tmp_path / "a.toml").write_text(LORENZ_WORLD + '[filters.LETKF]\nkind = "letkf"\ncutoff = 14.0\n')
+    spreads = []
+    for change in ({}, given):
+        config = configuration.read(tmp_path / "a.toml", {f"filters.LETKF.{field}": v for field, v in change.items()})
+        world = experiment.make_world(config)
+        experiment.check(config)
+        analysis = experiment.make_filter(config, "LETKF", world.operator, world.climate)
+        record = experiment.run_filter(config, world, "LETKF", analysis, lambda first, scores, fields: None)
+        assert np.isfinite(record.scores).all()
+        spreads.append(record.mean("spread_a"))
+    assert spreads[1] > spreads[0]
 
 
 def spoil(path):

@@ -24,7 +24,7 @@ exit ${FAIL:-0}
 
 @pytest.fixture
 def submit(tmp_path):
-    """A function: arguments of osse.sh and further environment -> the finished job and the call of each rank."""
+    """A function: arguments of a job and further environment -> the finished job and the call of each rank."""
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     for name, text in (("srun", SRUN), ("python", PYTHON)):
@@ -33,11 +33,11 @@ def submit(tmp_path):
     where = tmp_path / "where it was submitted"
     where.mkdir()
 
-    def run(*arguments, **environment):
+    def run(*arguments, script="osse.sh", **environment):
         env = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "JAX_"))}
         env |= {"PATH": f"{bin_}:{env['PATH']}", "SLURM_SUBMIT_DIR": str(where), "SLURM_JOB_ID": "42"} | environment
         job = subprocess.run(
-            ["bash", FOLDER / "osse.sh", *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60
+            ["bash", FOLDER / script, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60
         )
         return job, [path.read_text().splitlines() for path in sorted(where.glob("called-by-*"))]
 
@@ -81,8 +81,25 @@ def test_a_failing_rank_fails_the_job(submit):
     assert (job.returncode, len(calls)) == (3, 2)
 
 
-def test_without_a_configuration_it_says_how_it_is_used(submit, tmp_path):
-    job, calls = submit()
+def test_a_search_keeps_its_folders_from_job_to_job(submit, tmp_path):
+    for number in ("42", "43"):
+        job, calls = submit(
+            "configs/some name.toml", "a (1)", "--values", "x=1,2", script="tune.sh", SLURM_JOB_ID=number
+        )
+        assert job.returncode == 0, job.stderr
+        assert [call[2:] for call in calls] == [
+            [
+                *["scripts/tune.py", "configs/some name.toml", "--filter", "a (1)"],
+                *["--out", f"runs/tune-some name-a (1)/seed-{rank}", "--seed", str(rank), "--values", "x=1,2"],
+            ]
+            for rank in range(2)
+        ]
+    assert submit("a.toml", "b", "--values", "x=1", script="tune.sh", FAIL="3")[0].returncode == 3
+
+
+@pytest.mark.parametrize(("script", "given"), [("osse.sh", ()), ("tune.sh", ("a.toml", "LETKF"))])
+def test_without_what_it_needs_it_says_how_it_is_used(submit, tmp_path, script, given):
+    job, calls = submit(*given, script=script)
     assert (job.returncode, calls, job.stdout) == (2, [], "")
-    assert job.stderr.startswith("usage: sbatch slurm/osse.sh CONFIG")
+    assert job.stderr.startswith(f"usage: sbatch slurm/{script} CONFIG")
     assert not (tmp_path / "where it was submitted" / "runs").exists()

@@ -39,10 +39,11 @@ class ClimatologyConfig(FilterSettings):
 
 
 class Climate(NamedTuple):
-    """Mean and variance of the model's states, each `(*shape)`."""
+    """Mean and variance of the model's states, each `(*shape)`, and some of the states, `(T, *shape)`."""
 
     mean: Array
     variance: Array
+    states: Array | None = None
 
 
 def make_free_run():

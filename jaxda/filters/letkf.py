@@ -8,6 +8,11 @@ variances R^-1 times a Gaspari-Cohn taper (their Sec. 2.3 and eqs. 20-25):
 
 with the symmetric square root A^(-1/2). The columns are done in batches of gathers of a fixed size, so
 memory does not grow with the number of observations.
+
+With `adaptive`, the innovations first say by which factor lambda the forecast's covariance is too small
+(`inflation.covariance_factor`); X and Y of a column are then multiplied by sqrt(lambda), which is the forecast that
+everything after sees, the relaxation to its spread too. With `additive`, differences of climate states are added to
+the analysis at last, so that the next forecast has directions which the members had lost.
 """
 
 from __future__ import annotations
@@ -19,12 +24,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxda.filters.inflation import deviations, relaxed_to, rescaled, spread
+from jaxda.filters.inflation import (
+    covariance_factor,
+    deviations,
+    relaxed_to,
+    rescaled,
+    spread,
+    with_climate_differences,
+)
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
 from jaxda.numerics.matrices import inverse_square_root
 from jaxda.observations import Observation, Operator, cleaned
 from jaxda.parallel.mesh import over_columns
-from jaxda.settings import Count, FilterSettings, Fraction, Length, Positive, described, settings
+from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
 
 
 @settings
@@ -38,6 +50,13 @@ class LETKFConfig(FilterSettings):
     )
     rtps: Fraction = described(0.3, "relaxation to prior spread [1]")
     inflation: Positive = described(1.0, "factor on the analysis deviations [1]")
+    adaptive: Literal["none", "global", "regional"] = described(
+        "none", "factor on the forecast's covariance from the innovations: none, one for all, or one a column"
+    )
+    adaptive_sd: Positive = described(1.0, "standard deviation of the prior of that factor, whose mean is 1 [1]")
+    additive: NonNegative = described(
+        0.0, "climate's spread times this added to the analysis deviations, as differences of its states [1]"
+    )
     rotation: bool = described(False, "rotate the analysis deviations at random, keeping mean and covariance")
     batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
 
@@ -55,34 +74,55 @@ def ensemble_transform(gram: Array, projected: Array) -> Array:
     return jnp.sqrt(m - 1.0).astype(gram.dtype) * root + mean_weights
 
 
-def make_analysis(config: LETKFConfig, geometry: Geometry, operator: Operator, mesh=None):
+def make_analysis(
+    config: LETKFConfig, geometry: Geometry, operator: Operator, mesh=None, climate_states: Array | None = None
+):
     """The LETKF as a function (key, ensemble, observation) -> ensemble.
 
     Args:
         mesh: devices over which the columns are spread; None for one.
+        climate_states: `(T, *shape)`, whose differences `additive` adds; None where that is 0.
 
     Raises:
-        ValueError: a cut-off under the grid spacing, so that points between observations see none of them.
+        ValueError: a cut-off under the grid spacing, so that points between observations see none of them;
+            `additive` without two climate states.
     """
     if config.cutoff < geometry.spacing:
         raise ValueError(f"cutoff = {config.cutoff:g} is under the grid spacing; use at least {geometry.spacing:g}")
     if math.isinf(config.cutoff) and config.vertical_taper not in (None, 1.0) and geometry.levels > 1:
         taper = config.vertical_taper
         raise ValueError(f"vertical_taper = {taper:g} with cutoff = inf: all observations count fully; leave one out")
+    if config.additive > 0 and (climate_states is None or len(climate_states) < 2):
+        raise ValueError(f"additive = {config.additive:g} needs two climate states or more; give climate_states, or 0")
     global_weights = math.isinf(config.cutoff)
+    regional = config.adaptive == "regional" and not global_weights  # without a cut-off the region is everything
     taper_between_levels = jnp.asarray(vertical_taper(geometry, config.cutoff, config.vertical_taper))
     if not global_weights:
         neighbours = make_neighbours(geometry, operator, config.cutoff)
     n_columns = math.prod(geometry.columns)
 
     def at_columns(columns, x, y, innovation, precision):
-        """Analysis deviations `(C, levels, M)` at columns `(C,)` from x `(columns, levels, M)` and y `(P, M)`."""
+        """Analysis deviations `(C, levels, M)` at columns `(C,)` from x `(columns, levels, M)` and y `(P, M)`.
+
+        With regional inflation the square root of its factor comes last, `(C, levels, M + 1)`.
+        """
         index, taper = neighbours(columns)
-        gram, projected = normal_equations(y[index], innovation[index], taper.astype(y.dtype) * precision[index])
+        near, seen, taper = y[index], precision[index], taper.astype(y.dtype)
+        gram, projected = normal_equations(near, innovation[index], taper * seen)
         mix = taper_between_levels.astype(y.dtype)
         gram = jnp.einsum("kl,lcmn->ckmn", mix, gram)
         projected = jnp.einsum("kl,lcm->ckm", mix, projected)
-        return jnp.einsum("ckm,ckmn->ckn", x[columns], ensemble_transform(gram, projected))
+        if not regional:
+            return jnp.einsum("ckm,ckmn->ckn", x[columns], ensemble_transform(gram, projected))
+        variance = (near**2).sum(-1) / (near.shape[-1] - 1)
+        # (..., levels, C, K) -> (..., C, levels K): the region of a column has its observations at all levels
+        together = lambda values: jnp.moveaxis(values, -3, -2).reshape(*values.shape[:-3], len(columns), -1)
+        around = map(together, (innovation[index], variance, seen, mix[:, :, None, None] * taper))
+        factor = covariance_factor(*around, jnp.moveaxis(gram, 1, 0), config.adaptive_sd).T
+        root = jnp.sqrt(factor)[..., None]
+        weights = ensemble_transform(root[..., None] ** 2 * gram, root * projected)
+        moved = jnp.einsum("ckm,ckmn->ckn", root * x[columns], weights)
+        return jnp.concatenate([moved, root], -1)
 
     def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
         members = ensemble.shape[0]
@@ -91,17 +131,32 @@ def make_analysis(config: LETKFConfig, geometry: Geometry, operator: Operator, m
         h_mean, y = deviations(operator(ensemble).reshape(members, -1))
         precision = observation.precision.reshape(-1).astype(ensemble.dtype)
         innovation = jnp.where(precision > 0, observation.values.reshape(-1) - h_mean, 0.0)
+        prior_spread = spread(ensemble)
+        if config.adaptive != "none" and not regional:
+            gram, _ = normal_equations(y.T, innovation, precision)
+            variance, taper = (y**2).sum(0) / (members - 1), jnp.ones_like(precision)
+            root = jnp.sqrt(covariance_factor(innovation, variance, precision, taper, gram, config.adaptive_sd))
+            x, y, prior_spread = root * x, root * y, root * prior_spread
         if global_weights:
             weights = ensemble_transform(*normal_equations(y.T, innovation, precision))
             moved = jnp.einsum("m...,mn->n...", x, weights)
         else:
             by_column = x.reshape(members, geometry.levels, n_columns).T
             moved = over_columns(at_columns, n_columns, mesh, config.batch)(by_column, y.T, innovation, precision)
+            if regional:
+                moved, root = moved[..., :members], moved[..., members]
+                prior_spread = root.T.reshape(prior_spread.shape) * prior_spread
             moved = moved.T.reshape(ensemble.shape)
-        posterior = relaxed_to(spread(ensemble), mean + moved, config.rtps)
+        posterior = relaxed_to(prior_spread, mean + moved, config.rtps)
         if config.rotation:
             posterior = _rotated(key, posterior)
-        return rescaled(posterior, config.inflation) if config.inflation != 1.0 else posterior
+        if config.inflation != 1.0:
+            posterior = rescaled(posterior, config.inflation)
+        if config.additive > 0:
+            # the rotation has drawn from the key itself
+            key_states = jax.random.fold_in(key, 1)
+            posterior = with_climate_differences(key_states, posterior, climate_states, config.additive)
+        return posterior
 
     return analysis
 

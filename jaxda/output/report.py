@@ -87,6 +87,21 @@ def score_table(title: str, records: Mapping[str, object], unit: str) -> Table:
     return table
 
 
+def trial_table(title: str, trials: Iterable[object], unit: str) -> Table:
+    """The table that a search prints: a row for each trial (`jaxda.tuning.Trial`), in their order."""
+    trials = list(trials)
+    table = Table(title=title, title_justify="left")
+    for field in trials[0].values:
+        table.add_column(field, justify="right")
+    table.add_column(f"RMSE [{unit}]", justify="right")
+    table.add_column("s", justify="right")
+    table.add_column("status")
+    for trial in trials:
+        values = (str(value) for value in trial.values.values())
+        table.add_row(*values, f"{trial.score:.4f}", f"{trial.seconds:.1f}", trial.status)
+    return table
+
+
 def print_lines(lines: Iterable[object]) -> None:
     """Print tables and text to standard output, not wrapped where it is not a terminal."""
     console = Console(soft_wrap=True, markup=False)  # titles and folders may have brackets

@@ -100,7 +100,7 @@ def test_climatology_is_optimal_interpolation(x64, assert_near, name, scale):
     operator, sigma = Operator((D,), FUNCTIONS[name](scale)), 0.8
     observation = observed(operator, sigma)
     result = jax.jit(baselines.make_climatology(operator, CLIMATE))(KEY, ensemble(MANY), observation)
-    m, v = CLIMATE
+    m, v = CLIMATE.mean, CLIMATE.variance
     gain = np.where(SEEN, v / (v + (sigma / scale) ** 2), 0.0)
     assert_near(result.mean(0), m + gain * (TRUTH - m), 1e-12)
     np.testing.assert_allclose(result.var(0, ddof=1), (1.0 - gain) * v, rtol=0.1)
@@ -120,7 +120,7 @@ def test_climatology_of_arctan_data_is_the_most_probable_state(x64, sigma):
     result = jax.jit(baselines.make_climatology(operator, CLIMATE))(KEY, ensemble(), observed(operator, sigma))
     expected = [
         most_probable(mean, variance, np.arctan(0.3 * x), 0.3, sigma) if seen else mean
-        for mean, variance, x, seen in zip(*CLIMATE, TRUTH, SEEN, strict=True)
+        for mean, variance, x, seen in zip(CLIMATE.mean, CLIMATE.variance, TRUTH, SEEN, strict=True)
     ]
     np.testing.assert_allclose(result.mean(0), expected, rtol=0, atol=1e-3)
 
@@ -158,7 +158,7 @@ def test_only_seen_values_count(x64, make):
 @pytest.mark.parametrize("make", [baselines.make_observations_only, baselines.make_climatology])
 def test_single_precision_is_kept(make):
     operator = Operator((D,), FUNCTIONS["arctan"](0.3))
-    climate = Climate(*(jnp.asarray(a, jnp.float32) for a in CLIMATE))
+    climate = Climate(*(jnp.asarray(a, jnp.float32) for a in CLIMATE[:2]))
     observation = Observation(*(jnp.asarray(a, jnp.float32) for a in observed(operator, 0.1)))
     result = jax.jit(make(operator, climate))(KEY, ensemble().astype(np.float32), observation)
     assert result.dtype == np.float32

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jaxda.filters import letkf
+from jaxda.filters import inflation, letkf
 from jaxda.filters.letkf import LETKFConfig
-from jaxda.filters.localization import Geometry, periodic_distance
+from jaxda.filters.localization import Geometry, make_neighbours, periodic_distance, vertical_taper
 from jaxda.observations import FUNCTIONS, Observation, Operator
 from jaxda.parallel.mesh import member_mesh
 
@@ -19,9 +19,9 @@ GEOMETRY = Geometry(SHAPE, spacing=500.0, boundary_distance=1000.0)
 ON_GRID = Operator(SHAPE, FUNCTIONS["identity"](1.0))
 
 
-def analysis_of(geometry=GEOMETRY, operator=ON_GRID, mesh=None, **given):
+def analysis_of(geometry=GEOMETRY, operator=ON_GRID, mesh=None, states=None, **given):
     config = LETKFConfig(**({"cutoff": 1400.0, "rtps": 0.0} | given))
-    return jax.jit(letkf.make_analysis(config, geometry, operator, mesh))
+    return jax.jit(letkf.make_analysis(config, geometry, operator, mesh, states))
 
 
 @pytest.fixture
@@ -206,6 +206,97 @@ def test_relaxation_and_inflation_act_on_the_deviations(localized, assert_near):
     assert_near(np.std(result, axis=0), spread, 1e-12)
 
 
+# Inflation of the forecast, and climate states
+
+
+def truth_far_off(seed=7):
+    """An observation whose innovations are larger than the members' spread says."""
+    return Observation(10.0 + 12.0 * np.random.default_rng(seed).normal(size=SHAPE), np.full(SHAPE, 0.5))
+
+
+@pytest.mark.parametrize("cutoff", [1400.0, np.inf])
+def test_global_adaptive_inflation_is_the_analysis_of_an_inflated_forecast(x64, assert_near, cutoff):
+    observation = truth_far_off()
+    ensemble = prior()
+    y = (ensemble - ensemble.mean(0)).reshape(len(ensemble), -1)
+    d, r = (observation.values - ensemble.mean(0)).ravel(), observation.precision.ravel()
+    factor = inflation.covariance_factor(d, y.var(0, ddof=1), r, np.ones_like(r), (y * r) @ y.T, 0.7)
+    assert factor > 1.5
+    inflated = ensemble.mean(0) + np.sqrt(factor) * (ensemble - ensemble.mean(0))
+    expected = analysis_of(cutoff=cutoff, rtps=0.4)(KEY, inflated, observation)
+    adaptive = analysis_of(cutoff=cutoff, rtps=0.4, adaptive="global", adaptive_sd=0.7)
+    assert_near(adaptive(KEY, ensemble, observation), expected, 1e-12)
+    if np.isinf(cutoff):
+        regional = analysis_of(cutoff=cutoff, rtps=0.4, adaptive="regional", adaptive_sd=0.7)
+        assert_near(regional(KEY, ensemble, observation), expected, 1e-12)
+
+
+def test_regional_adaptive_inflation_uses_the_neighbours_of_the_analysis(x64, assert_near):
+    observation, ensemble = truth_far_off(), prior()
+    result = np.asarray(analysis_of(rtps=0.4, adaptive="regional", batch=5)(KEY, ensemble, observation))
+    mean, x = ensemble.mean(0), ensemble - ensemble.mean(0)
+    d, y, r = (observation.values - mean).ravel(), x.reshape(len(x), -1), observation.precision.ravel()
+    neighbours, mix = make_neighbours(GEOMETRY, ON_GRID, 1400.0), vertical_taper(GEOMETRY, 1400.0)
+    index, taper = (np.asarray(a) for a in neighbours(np.arange(36)))
+    for level, column in ((0, 3), (1, 20)):
+        weight = np.zeros(72)
+        for other in range(2):
+            np.add.at(weight, index[other, column], mix[level, other] * taper[other, column])
+        factor = inflation.covariance_factor(d, y.var(0, ddof=1), r, weight, (y * weight * r) @ y.T, 1.0)
+        assert factor > 1.1
+        inflated = mean + np.sqrt(factor) * x
+        expected = analysis_of(rtps=0.4)(KEY, inflated, observation)
+        where = (slice(None), level, *np.unravel_index(column, (6, 6)))
+        assert_near(result[where], expected[where], 1e-11)
+
+
+@pytest.mark.parametrize("adaptive", ["global", "regional"])
+def test_adaptive_inflation_leaves_what_is_not_observed_alone(x64, assert_near, adaptive):
+    posterior = analysis_of(rtps=0.3, adaptive=adaptive)
+    assert_near(posterior(KEY, prior(), NOTHING), prior(), 1e-14)
+    one = posterior(KEY, prior(), only((0, 5, 0), truth_far_off()))
+    if adaptive == "regional":
+        assert_near(one[:, 0, 2, 3], prior()[:, 0, 2, 3], 1e-14)
+
+
+def test_adaptive_inflation_of_a_nonlinear_operator_uses_the_members_values(x64, assert_near):
+    operator = Operator(SHAPE, FUNCTIONS["arctan"](0.1))
+    ensemble = prior()
+    h = np.arctan(0.1 * ensemble).reshape(len(ensemble), -1)
+    observation = Observation(np.arctan(0.1 * truth_far_off().values), np.full(SHAPE, 50.0))
+    d, r, y = observation.values.ravel() - h.mean(0), np.full(72, 50.0), h - h.mean(0)
+    factor = inflation.covariance_factor(d, y.var(0, ddof=1), r, np.ones(72), (y * r) @ y.T, 1.0)
+    assert factor > 1.5
+    result = analysis_of(operator=operator, cutoff=np.inf, rtps=1.0, adaptive="global")(KEY, ensemble, observation)
+    assert_near(result.std(0), np.sqrt(factor) * ensemble.std(0), 1e-12)  # relaxed all the way to the inflated prior
+
+
+@pytest.mark.parametrize("adaptive", ["global", "regional"])
+def test_adaptive_inflation_in_single_precision_and_over_devices(cpus, assert_near, adaptive):
+    inputs = jax.tree.map(np.float32, (prior(), truth_far_off()))
+    single = analysis_of(adaptive=adaptive, mesh=member_mesh(2, cpus))(KEY, *inputs)
+    assert single.dtype == np.float32
+    with jax.enable_x64(True):
+        double = np.asarray(analysis_of(adaptive=adaptive)(KEY, prior(), truth_far_off()))
+    assert_near(single, double, 1e-4)
+
+
+def test_additive_inflation_adds_climate_differences_to_the_analysis(x64, assert_near):
+    states = np.random.default_rng(8).normal(size=(6, *SHAPE))
+    plain = np.asarray(analysis_of()(KEY, prior(), everywhere()))
+    result = analysis_of(additive=0.2, states=states)(KEY, prior(), everywhere())
+    assert_near(result.mean(0), plain.mean(0), 1e-13)
+    added = inflation.with_climate_differences(jax.random.fold_in(KEY, 1), 0.0 * plain, states, 0.2)
+    assert_near(result - plain, added, 1e-11)
+    assert np.abs(added).max() > 0.1
+    np.testing.assert_array_equal(analysis_of(additive=0.0, states=states)(KEY, prior(), everywhere()), plain)
+
+
+def test_additive_inflation_without_climate_states_is_refused():
+    with pytest.raises(ValueError, match=r"additive = 0\.2 needs two climate states or more"):
+        analysis_of(additive=0.2)
+
+
 # Settings
 
 
@@ -220,6 +311,9 @@ def test_a_cutoff_under_the_grid_spacing_is_refused():
         ({"cutoff": -1.0}, ["cutoff", "-1", "greater than 0"]),
         ({"rtps": 1.5}, ["rtps", "1.5", "less than or equal to 1"]),
         ({"inflation": 0.0}, ["inflation", "greater than 0"]),
+        ({"adaptive": "local"}, ["adaptive", "local", "'regional'"]),
+        ({"adaptive_sd": 0.0}, ["adaptive_sd", "greater than 0"]),
+        ({"additive": -0.1}, ["additive", "greater than or equal to 0"]),
         ({"radius": 2000.0}, ["radius", "Unexpected keyword"]),
     ],
 )
