@@ -134,8 +134,8 @@ def truth_run(key: Array, config: ShockConfig, advance: Callable[[Array], Array]
 class InitialConfig:
     """The ensemble before the first analysis."""
 
-    kind: Literal["truth-plus-noise", "climatology"] = described(
-        "truth-plus-noise", "the first truth plus white noise, or states of the climate at other times"
+    kind: Literal["truth-plus-noise", "climatology", "noise"] = described(
+        "truth-plus-noise", "the first truth plus white noise, states of the climate at other times, or noise around 0"
     )
     noise: Annotated[float, Field(ge=0)] = described(
         1000.0, "standard deviation of the white noise [unit of the state: m/s for SQG]"
@@ -143,7 +143,8 @@ class InitialConfig:
 
 
 def initial_ensemble(key: Array, config: InitialConfig, members: int, truth: Array, climate_states: Array) -> Array:
-    """Members `(M, *shape)` around the first true state, or among climate states `(T, *shape)`, T >= M."""
+    """Members `(M, *shape)` around the first true state or zero, or among climate states `(T, *shape)`, T >= M."""
     if config.kind == "climatology":
         return climate_states[jax.random.choice(key, len(climate_states), (members,), replace=False)]
-    return truth + config.noise * jax.random.normal(key, (members, *truth.shape), truth.dtype)
+    centre = truth if config.kind == "truth-plus-noise" else jnp.zeros_like(truth)
+    return centre + config.noise * jax.random.normal(key, (members, *truth.shape), truth.dtype)

@@ -92,19 +92,17 @@ def estimate(scores: Array, full_rank: Array, inflation_spread: float, odds: flo
 
     Args:
         scores: `(len(full_rank), len(INFLATIONS), ...)`, summed over a region's sample.
-        full_rank: the candidates for q `(Q,)`, the first zero.
+        full_rank: the candidates for q `(Q,)`, the first zero; or one, known already.
         inflation_spread: prior standard deviation of log lambda.
         odds: prior probability of q > 0, shared evenly by the other candidates.
     """
     log_inflation = jnp.log(jnp.asarray(INFLATIONS, scores.dtype))
-    none = jnp.arange(len(full_rank)) == 0
-    prior_q = jnp.where(none, math.log1p(-odds), math.log(odds / (len(full_rank) - 1)))
-    prior = prior_q[:, None] - 0.5 * (log_inflation / inflation_spread) ** 2
-    log_weight = -0.5 * scores + prior.astype(scores.dtype).reshape(*prior.shape, *[1] * (scores.ndim - 2))
+    prior_q = np.array([math.log1p(-odds), *[math.log(odds / max(1, len(full_rank) - 1))] * (len(full_rank) - 1)])
+    prior = jnp.asarray(prior_q, scores.dtype)[:, None] - 0.5 * (log_inflation / inflation_spread) ** 2
+    log_weight = -0.5 * scores + prior.reshape(*prior.shape, *[1] * (scores.ndim - 2))
     weight = jax.nn.softmax(log_weight.reshape(-1, *scores.shape[2:]), axis=0).reshape(scores.shape)
-    return PriorError(
-        jnp.exp(jnp.einsum("ql...,l->...", weight, log_inflation)), jnp.einsum("ql...,q->...", weight, full_rank)
-    )
+    inflation = jnp.exp(jnp.einsum("ql...,l->...", weight, log_inflation))
+    return PriorError(inflation, jnp.einsum("ql...,q->...", weight, full_rank))
 
 
 def make_sample(columns: tuple[int, ...], levels: int, positions: np.ndarray | None, size: int):

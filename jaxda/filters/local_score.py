@@ -57,6 +57,9 @@ from jaxda.observations import Observation, Operator, cleaned
 from jaxda.parallel.mesh import over_columns
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
 
+#: lambda is measured at so many times more columns than q: its effect is smaller, and one candidate for q costs less
+MORE = 4
+
 
 @settings
 class LocalScoreConfig(FilterSettings):
@@ -79,7 +82,7 @@ class LocalScoreConfig(FilterSettings):
     full_rank_odds: Annotated[float, Field(gt=0, lt=1)] = described(
         1e-3, "probability of a white part before any data [1]"
     )
-    sample: Count = described(256, "columns at which the prior's error is measured [1]")
+    sample: Count = described(256, "columns at which q is measured; lambda at four times as many [1]")
     regions: Count = described(1, "regions along each axis that measure it separately [1]")
     iterations: Count = described(5, "passes of Gauss-Newton where the operator is not linear [1]")
     step_limit: Positive = described(3.0, "longest step of a pass [prior standard deviations]")
@@ -174,7 +177,10 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
     levels, n_columns = geometry.levels, math.prod(geometry.columns)
     between_levels = jnp.asarray(vertical_taper(geometry, cutoff, config.vertical_taper))
     neighbours = make_neighbours(geometry, operator, cutoff)
-    sample_of = innovations.make_sample(geometry.columns, levels, operator.positions, config.sample)
+    few_columns, more_columns = (
+        innovations.make_sample(geometry.columns, levels, operator.positions, size)
+        for size in (config.sample, MORE * config.sample)
+    )
     region_of = make_regions(geometry.columns, config.regions)
     iterations = 1 if operator.function.linear else config.iterations
 
@@ -191,22 +197,34 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         given = PriorError(config.inflation, None if config.full_rank is None else config.full_rank**2)
         if None not in given:
             return PriorError(*(jnp.full(geometry.columns, value, y.dtype) for value in given))
-        sample = sample_of(jnp.isfinite(variance))
-        own = sample.own
+        seen = jnp.isfinite(variance)
         q = innovations.candidates(datum, variance, (y**2).sum(-1))
         if given.full_rank is not None:
             q = jnp.full_like(q, given.full_rank)
-        own_variance = jnp.where(own >= 0, variance[own], jnp.inf)
 
-        def score(q):
-            gram, projected = equations(sample.columns, y, datum, variance + q)
-            return innovations.leave_one_out(gram, projected, y[own], datum[own], own_variance + q).sum(1)
+        def estimated(q, sample):
+            """From scores at a sample of columns; candidates q `(Q,)`, or `(1, P)` once it is known."""
+            own = jnp.where(sample.own >= 0, sample.own, 0)
+            there = (sample.own >= 0) & seen[own]
 
-        scores = region_of.total(jax.lax.map(score, q), sample.columns)
-        found = innovations.estimate(scores, q, config.inflation_spread, config.full_rank_odds)
-        if given.inflation is not None:
-            found = found._replace(inflation=jnp.full_like(found.inflation, given.inflation))
-        return PriorError(region_of.field(found.inflation), region_of.field(found.full_rank))
+            def score(q):
+                gram, projected = equations(sample.columns, y, datum, variance + q)
+                own_variance = jnp.where(there, (variance + q)[own], jnp.inf)
+                return innovations.leave_one_out(gram, projected, y[own], datum[own], own_variance).sum(1)
+
+            scores = region_of.total(jax.lax.map(score, q), sample.columns)
+            return innovations.estimate(
+                scores, q.reshape(len(q), -1)[:, 0], config.inflation_spread, config.full_rank_odds
+            )
+
+        found = estimated(q, few_columns(seen))
+        white = region_of.field(found.full_rank)
+        if given.inflation is None:
+            at_data = operator.interpolate(jnp.broadcast_to(white, geometry.shape)).reshape(-1)
+            found = estimated(at_data[None], more_columns(seen))
+        else:
+            found = PriorError(jnp.full_like(found.inflation, given.inflation), None)
+        return PriorError(region_of.field(found.inflation), white)
 
     def at_columns(columns, x, y, datum, variance):
         """Mean increment and deviations `(C, levels, M + 1)` from x `(columns, levels, M)`."""
