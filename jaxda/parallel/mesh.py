@@ -8,6 +8,7 @@ Meshes have Auto axes: with explicit ones, un-annotated ensemble algebra raises.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +27,22 @@ def member_mesh(members: int, devices: list | None = None) -> Mesh:
 def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Callable[[Array], Array]:
     """A function of ensembles `(M, ...)`, member by member, spread over the mesh without communication.
 
+    On a CPU each device takes its members one after another: what one member needs stays in the core's cache (36 steps
+    of SQG, N = 64, 20 members: 0.80 s on one core, 1.10 s all at once). Other devices take all of theirs at once.
+
+    Args:
+        function: of states `(..., *shape)`, each by itself; on a CPU it is given one, `(*shape)`.
+        mesh: None for one device of the default kind.
+
     Raises:
         ValueError: at the call, where the devices do not divide the members.
     """
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    one_device = partial(jax.lax.map, function) if platform == "cpu" else function
     if mesh is None or mesh.size == 1:
-        return function
+        return one_device
     spec = PartitionSpec("member")
-    spread = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    spread = jax.shard_map(one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
     def checked(ensemble):
         if len(ensemble) % mesh.size:

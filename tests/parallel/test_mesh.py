@@ -53,6 +53,22 @@ def test_spread_over_devices_is_the_same_as_on_one(mesh, ensemble, assert_near):
     assert_near(spread, jax.jit(forecast)(np.asarray(ensemble)), 1e-6)
 
 
+@pytest.mark.parametrize("devices", [None, 1, 2])
+def test_a_cpu_takes_one_member_at_a_time_and_gives_the_same_numbers(cpus, ensemble, assert_near, devices):
+    forecast = sqg.make_advance(SQGConfig(N=16, U=20.0), 5)
+    shapes = []
+
+    def noted(states):
+        shapes.append(states.shape)
+        return forecast(states)
+
+    mesh = devices and member_mesh(devices, cpus)
+    with jax.default_device(cpus[0]):
+        result = jax.jit(over_members(noted, mesh))(np.asarray(ensemble))
+    assert set(shapes) == {(2, 16, 16)}
+    assert_near(result, jax.jit(forecast)(np.asarray(ensemble)), 1e-6)
+
+
 def test_members_that_do_not_divide_are_refused(mesh):
     with pytest.raises(ValueError, match=r"members = 3 do not divide over 2 devices; use a multiple"):
         over_members(jnp.sin, mesh)(jnp.ones((3, 5)))
