@@ -18,3 +18,24 @@ def mean_spread(ensemble: Array) -> Array:
     (Fortin et al. 2014, J. Hydrometeor. 15, eq. 15).
     """
     return jnp.sqrt(jnp.mean(jnp.var(ensemble, axis=0, ddof=1)))
+
+
+def crps(ensemble: Array, truth: Array) -> Array:
+    """Fair continuous ranked probability score, averaged over all points, in the unit of the states.
+
+    For members x_i and the truth t of one point,
+
+        mean_i |x_i - t| - sum_ij |x_i - x_j| / (2 M (M - 1))
+
+    whose expectation does not depend on M (Ferro 2014, Q. J. R. Meteorol. Soc. 140, 1917-1923):
+    ensembles of different sizes can be compared, and a single score may be negative. Between the sorted members
+    k and k + 1 pass k (M - k) of the pairs, so that memory is that of the ensemble.
+
+    Args:
+        ensemble: `(M, *shape)`, M >= 2.
+        truth: `(*shape)`.
+    """
+    members = len(ensemble)
+    below = jnp.arange(1, members, dtype=ensemble.dtype)
+    pairs = jnp.tensordot(below * (members - below), jnp.diff(jnp.sort(ensemble, axis=0), axis=0), 1)
+    return jnp.mean(jnp.abs(ensemble - truth).mean(0) - pairs / (members * (members - 1)))

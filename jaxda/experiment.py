@@ -72,6 +72,11 @@ class Record:
         series = getattr(self.scores, name)
         return float(np.mean(series[len(series) - max(1, round(last * len(series))) :]))
 
+    @property
+    def rejected(self) -> int:
+        """Observations rejected in all cycles; a forecast that is not finite rejects all, which are not counted."""
+        return int(np.sum(self.scores.rejected, where=np.isfinite(self.scores.rmse_b)))
+
 
 def keys(seed: int) -> dict[str, Array]:
     """One key for each part of an experiment."""
@@ -176,7 +181,7 @@ def check(config: ExperimentConfig) -> tuple[Operator, twin.Observe]:
     """Operator and network of an experiment; raises what is wrong with them or the filters before the long part."""
     try:
         operator = observations.make_operator(config.observations, config.model.shape, config.kelvin)
-        observe = observations.make_network(config.observations, operator)
+        observe = observations.make_network(config.observations, operator, dtype=config.precision)
     except ValueError as error:
         raise ValueError(f"observations: {error}") from None
     shape = config.model.shape
@@ -246,6 +251,7 @@ def run_filter(
             forecast=lambda key, ensemble: forward(ensemble),
             observe=world.observe,
             analysis=analysis,
+            screen=partial(observations.screened, world.operator, limit=config.observations.reject),
             scale=config.kelvin,
             keep_members=config.output.members,
         )

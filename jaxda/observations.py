@@ -7,7 +7,8 @@ function acts on each value. With precision r = 1/sigma^2 and r = 0 where nothin
     gradient     = G^T [ f'(Gx) r (y - f(Gx)) ],      -Hessian ~ G^T diag(f'(Gx)^2 r) G   (Gauss-Newton)
 
 and the row sums of the Gauss-Newton matrix, G^T (f'^2 r) since the rows of G sum to one, bound it from
-above (Gershgorin): `stiffness` returns them, exact where observations sit on grid points.
+above (Gershgorin): `stiffness` returns them, exact where observations sit on grid points. Where f or f' of a state is
+not finite, the observation says nothing about that state: both leave it out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxda.settings import Count, Fraction, Positive, Seed, described, settings
+from jaxda.settings import Count, Fraction, Length, Positive, Seed, described, settings
 
 
 class Observation(NamedTuple):
@@ -52,6 +53,9 @@ class ObservationConfig:
     fraction: Fraction = described(1.0, "part of these sites observed at a time, drawn at random [1]")
     redraw: bool = described(True, "draw the random sites anew at every cycle; else once")
     seed: Seed = described(0, "seed of positions and of sites drawn once [1]")
+    reject: Length = described(
+        20.0, "innovations over this many robust standard deviations of their cycle's are not used; inf: all are [1]"
+    )
 
 
 class PointFunction(NamedTuple):
@@ -201,7 +205,7 @@ def _positions(config: ObservationConfig, shape: tuple[int, ...]) -> np.ndarray 
 
 
 def make_network(
-    config: ObservationConfig, operator: Operator, sigma: np.ndarray | None = None
+    config: ObservationConfig, operator: Operator, sigma: np.ndarray | None = None, dtype=None
 ) -> Callable[[Array, Array], Observation]:
     """A function (key, truth) -> Observation: new errors, and new sites where the network is random.
 
@@ -210,9 +214,11 @@ def make_network(
 
     Args:
         sigma: error standard deviation of each observation, `operator.values_shape`, in place of the configured.
+        dtype: of the truth, JAX's default where left out.
 
     Raises:
-        ValueError: sigma of another shape or not positive, a fraction that leaves no site.
+        ValueError: sigma of another shape, not positive, or with a precision out of range; a fraction that leaves no
+            site.
     """
     shape = operator.values_shape
     on_grid = operator.positions is None
@@ -225,6 +231,7 @@ def make_network(
     sigma = _error_of_each(config.sigma, operator) if sigma is None else np.asarray(sigma)
     if sigma.shape != shape or not (sigma > 0).all():
         raise ValueError(f"sigma has shape {sigma.shape}, values down to {sigma.min():g}; give {shape}, all positive")
+    _require_precision(sigma, jnp.finfo(jnp.zeros(()).dtype if dtype is None else dtype))
     candidates = np.flatnonzero(always.reshape(-1, math.prod(columns)).any(0))
     count = round(config.fraction * len(candidates))
     if count == 0:
@@ -248,6 +255,16 @@ def make_network(
     return observe
 
 
+def _require_precision(sigma: np.ndarray, kind: jnp.finfo) -> None:
+    """Raise ValueError unless every 1/sigma^2 is a normal number of the type: 0 would mean not observed."""
+    # a factor of two inside the range, since sigma and its square are rounded too
+    least, most = 2.0 * float(kind.max) ** -0.5, 0.5 * float(kind.tiny) ** -0.5
+    wrong = sigma[(sigma < least) | (sigma > most)]
+    if wrong.size:
+        cure = f"use {least:.1e} to {most:.1e}" + (', or precision = "float64"' if kind.bits < 64 else "")
+        raise ValueError(f"sigma = {wrong.flat[0]:g}: 1/sigma^2 is out of the range of {kind.dtype}; {cure}")
+
+
 def _every(spacing: int, columns: tuple[int, ...]) -> np.ndarray:
     axes = [np.arange(size) % spacing == 0 for size in columns]
     return np.logical_and.outer(axes[0], axes[1]) if len(axes) == 2 else axes[0]
@@ -266,18 +283,67 @@ def _error_of_each(sigma, operator: Operator) -> np.ndarray:
     return np.broadcast_to(sigma[:, None, None], operator.values_shape)
 
 
+def given(observation: Observation) -> Array:
+    """Where something was observed, right or wrong: no NaN, and a precision that is not zero."""
+    values, precision = observation
+    return ~(jnp.isnan(values) | jnp.isnan(precision) | (precision == 0))
+
+
+def screened(operator: Operator, ensemble: Array, observation: Observation, limit: float) -> Observation:
+    """The observation without what no filter should use: such values become NaN, their precisions zero.
+
+    Rejected are infinite values, infinite or negative precisions, values where h of any member is not finite, and
+    those whose normalised innovation
+
+        n_j = |y_j - mean h_j| / sqrt(1/r_j + var h_j)
+
+    exceeds `limit` max(1, median n / 0.6745), the median over the observations still in: 0.6745 is that of |N(0, 1)|,
+    so the factor is 1 for a reliable ensemble, and grows with an error that is felt everywhere, which rejects nothing.
+    Where the operator saturates, as arctan does, a confident forecast of the wrong sign makes good data look absurd: use
+    inf there. A gross-error check against the background, as in Lorenc & Hammond (1988), Q. J. R. Meteorol. Soc. 114, 847-880.
+
+    Args:
+        ensemble: forecast members `(M, *shape)`, M >= 2.
+        limit: inf rejects nothing by its size.
+    """
+    values, precision = observation
+    h = operator(ensemble)
+    sound = given(observation) & jnp.isfinite(values) & jnp.isfinite(precision) & (precision > 0)
+    sound &= jnp.isfinite(h).all(0)
+    h = jnp.where(sound, h, 0.0)
+    variance = 1.0 / jnp.where(sound, precision, 1.0) + jnp.var(h, axis=0, ddof=1)
+    size = jnp.abs(jnp.where(sound, values, 0.0) - h.mean(0)) / jnp.sqrt(variance)
+    middle = jnp.nanmedian(jnp.where(sound, size, jnp.nan))
+    scale = jnp.fmax(1.0, middle / 0.6745)  # fmax: the median of nothing is NaN
+    kept = sound & (size <= limit * scale)
+    return Observation(jnp.where(kept, values, jnp.nan), jnp.where(kept, precision, 0.0))
+
+
 def cleaned(observation: Observation) -> Observation:
-    """The same with NaN values set to zero at precision zero: what every filter does first."""
-    seen = jnp.isfinite(observation.values) & (observation.precision > 0)
-    return Observation(jnp.where(seen, observation.values, 0.0), jnp.where(seen, observation.precision, 0.0))
+    """The same with values that say nothing set to zero at precision zero: what every filter does first."""
+    values, precision = observation
+    seen = jnp.isfinite(values) & jnp.isfinite(precision) & (precision > 0)
+    return Observation(jnp.where(seen, values, 0.0), jnp.where(seen, precision, 0.0))
+
+
+def linearised(operator: Operator, observation: Observation, x: Array) -> tuple[Array, Array, Array]:
+    """h(x), f'(G x) and the precision, `(*values_shape)`, at one state x; all zero where one is not finite or zero.
+
+    The one place that keeps NaN out: a precision of zero does not, since NaN times zero is NaN.
+    """
+    gx = operator.interpolate(x)
+    hx, slope = jax.jvp(operator.function.apply, (gx,), (jnp.ones_like(gx),))
+    used = (observation.precision > 0) & jnp.isfinite(hx) & jnp.isfinite(slope)
+    return tuple(jnp.where(used, part, 0.0) for part in (hx, slope, observation.precision))
 
 
 def likelihood_score(operator: Operator, observation: Observation, x: Array) -> Array:
     """Gradient of log p(y | x) with respect to one state x, `(*shape)`; the observation is cleaned."""
-    hx, pull_back = jax.vjp(operator, x)
-    return pull_back(observation.precision * (observation.values - hx))[0]
+    hx, slope, precision = linearised(operator, observation, x)
+    return operator.spread(slope * precision * (observation.values - hx))
 
 
 def stiffness(operator: Operator, observation: Observation, x: Array) -> Array:
     """Row sums of the Gauss-Newton Hessian of -log p(y | x), `(*shape)`, zero where nothing is observed."""
-    return operator.spread(operator.slope(x) ** 2 * observation.precision)
+    _, slope, precision = linearised(operator, observation, x)
+    return operator.spread(slope**2 * precision)

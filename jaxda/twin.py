@@ -1,4 +1,4 @@
-"""The twin experiment: truth -> observe -> analysis(forecast ensemble) -> scores -> forecast -> next.
+"""The twin experiment: truth -> observe -> screen -> analysis(forecast ensemble) -> scores -> forecast -> next.
 
 Keys: cycle k uses fold_in(key, k), and from it one key each for observing, analysis and forecast. So a run cut in
 pieces gives the numbers of the whole, and all filters given one key see the same observations.
@@ -16,21 +16,27 @@ from pydantic import Field
 
 from jaxda import diagnostics
 from jaxda.filters.inflation import spread
-from jaxda.observations import Observation
+from jaxda.observations import Observation, given
 from jaxda.settings import Fraction, Positive, described, settings
 
 Forecast = Callable[[Array, Array], Array]
 Analysis = Callable[[Array, Array, Observation], Array]
 Observe = Callable[[Array, Array], Observation]
+Screen = Callable[[Array, Observation], Observation]
 
 
 class Scores(NamedTuple):
-    """Scores of each cycle, `(T,)`, in the unit of the states times the scale: forecast (b) and analysis (a)."""
+    """Scores of each cycle, `(T,)`, in the unit of the states times the scale: forecast (b) and analysis (a).
+
+    `rmse` of the ensemble mean, `spread` and fair `crps` as in `jaxda.diagnostics`; `rejected` counts observations.
+    """
 
     rmse_b: Array
     rmse_a: Array
     spread_b: Array
     spread_a: Array
+    crps_a: Array
+    rejected: Array
 
 
 class Fields(NamedTuple):
@@ -49,6 +55,7 @@ def cycle(
     forecast: Forecast,
     observe: Observe,
     analysis: Analysis,
+    screen: Screen | None = None,
     first: int | Array = 0,
     scale: float = 1.0,
     keep_members: bool = False,
@@ -58,6 +65,8 @@ def cycle(
     Args:
         ensemble: forecast for the first true state, `(M, *shape)`.
         truth: `(T, *shape)`.
+        screen: (forecast, observation) -> the observation that the analysis gets, `observations.screened` for instance;
+            None: as it is.
         first: number of the first cycle, for the keys.
         scale: of the scores, for instance K for each m/s of PV.
 
@@ -68,13 +77,17 @@ def cycle(
     def one(ensemble, item):
         number, state = item
         key_observe, key_analysis, key_forecast = jax.random.split(jax.random.fold_in(key, number), 3)
-        posterior = analysis(key_analysis, ensemble, observe(key_observe, state))
+        observation = observe(key_observe, state)
+        used = observation if screen is None else screen(ensemble, observation)
+        posterior = analysis(key_analysis, ensemble, used)
         mean = posterior.mean(0)
         scores = Scores(
             rmse_b=scale * diagnostics.rmse(ensemble.mean(0), state),
             rmse_a=scale * diagnostics.rmse(mean, state),
             spread_b=scale * diagnostics.mean_spread(ensemble),
             spread_a=scale * diagnostics.mean_spread(posterior),
+            crps_a=scale * diagnostics.crps(posterior, state),
+            rejected=jnp.sum(given(observation)) - jnp.sum(given(used)),
         )
         fields = Fields(mean, spread(posterior), posterior if keep_members else None)
         return forecast(key_forecast, posterior), (scores, fields)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from jaxda import diagnostics
 
@@ -40,3 +41,34 @@ def test_spread_and_error_of_a_reliable_ensemble(x64, members):
     ratio = float((spread / error) ** 2)
     relative_error = np.sqrt(2.0 / points * (1.0 + 1.0 / (members - 1)))  # standard, of the two variances
     assert abs(ratio / (members / (members + 1)) - 1.0) < 4.0 * relative_error
+
+
+# The fair CRPS
+
+
+@SHAPES
+@pytest.mark.parametrize("members", [2, 3, 20])
+def test_crps_is_the_double_sum(x64, shape, members):
+    ensemble = np.random.default_rng(2).normal(40.0, 3.0, size=(members, *shape))
+    ensemble[1] = ensemble[0]  # a tie
+    truth = np.random.default_rng(3).normal(41.0, 1.0, size=shape)
+    distance = np.abs(ensemble[:, None] - ensemble[None]).sum((0, 1)) / (2 * members * (members - 1))
+    expected = np.mean(np.abs(ensemble - truth).mean(0) - distance)
+    np.testing.assert_allclose(diagnostics.crps(jnp.asarray(ensemble), truth), expected, rtol=1e-12)
+
+
+def test_crps_of_equal_members_is_their_absolute_error():
+    truth = np.arange(8, dtype=np.float32)
+    assert float(diagnostics.crps(jnp.broadcast_to(truth + 3.0, (4, 8)), truth)) == 3.0
+
+
+@pytest.mark.parametrize("members", [2, 3, 10, 50])
+def test_crps_of_gaussian_members_is_the_closed_form_at_any_ensemble_size(x64, members):
+    """Gneiting & Raftery (2007), eq. 21; without the fair denominator two members would be sd / (2 sqrt(pi)) worse."""
+    points, mean, sd, truth = 200_000, 1.0, 2.0, 2.5
+    z = (truth - mean) / sd
+    expected = sd * (z * (2.0 * norm.cdf(z) - 1.0) + 2.0 * norm.pdf(z) - np.pi**-0.5)
+    ensemble = mean + sd * jax.random.normal(jax.random.key(members), (members, points))
+    found = diagnostics.crps(ensemble, jnp.full(points, truth))
+    one = jax.vmap(lambda x: diagnostics.crps(x[:, None], jnp.array([truth])))(ensemble.T[:5000])
+    assert abs(float(found) - expected) < 4.0 * float(one.std()) / points**0.5

@@ -1,5 +1,7 @@
 """Networks, operators and errors: exact interpolation, exact counts, error statistics, derivatives by autodiff."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -204,10 +206,108 @@ def test_errors_have_the_standard_deviation_asked(x64, given):
 
 
 def test_cleaned_takes_nan_and_zero_precision_for_not_observed():
-    raw = Observation(jnp.array([1.0, jnp.nan, 3.0, jnp.inf]), jnp.array([4.0, 4.0, 0.0, 4.0]))
+    raw = Observation(jnp.array([1.0, jnp.nan, 3.0, jnp.inf, 5.0, 6.0]), jnp.array([4.0, 4.0, 0.0, 4.0, jnp.inf, -1.0]))
     values, precision = observations.cleaned(raw)
-    np.testing.assert_array_equal(values, [1.0, 0.0, 0.0, 0.0])
-    np.testing.assert_array_equal(precision, [4.0, 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(values, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(precision, [4.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+
+
+# Screening
+
+
+def screening(values, limit=20.0, precision=1.0, function=IDENTITY, members=8):
+    """Which values are rejected for forecasts N(0, 1)."""
+    values = jnp.asarray(values, jnp.float32)
+    raw = Observation(values, jnp.broadcast_to(jnp.asarray(precision, jnp.float32), values.shape))
+    ensemble = np.random.default_rng(5).normal(size=(members, values.size)).astype(np.float32)
+    kept = observations.screened(Operator(values.shape, function), ensemble, raw, limit)
+    seen = observed(kept)
+    np.testing.assert_array_equal(np.asarray(kept.values)[seen], np.asarray(raw.values)[seen])
+    np.testing.assert_array_equal(np.asarray(kept.precision)[seen], np.asarray(raw.precision)[seen])
+    return np.asarray(observations.given(raw)) & ~seen
+
+
+def test_one_bad_value_alone_is_rejected():
+    values = np.random.default_rng(6).normal(size=100)
+    assert not screening(values).any()
+    values[7], values[50] = -80.0, 12.0
+    np.testing.assert_array_equal(np.flatnonzero(screening(values)), [7])
+    np.testing.assert_array_equal(np.flatnonzero(screening(values, limit=5.0)), [7, 50])
+    assert not screening(values, limit=np.inf).any()
+    assert not screening(values, precision=1e-4).any()  # as large errors as these are what it says it has
+
+
+def test_a_shock_that_is_felt_everywhere_rejects_nothing():
+    shock = 300.0 * np.random.default_rng(6).normal(size=200)
+    assert not screening(shock, limit=5.0).any()
+    shock[7] = 1e5
+    np.testing.assert_array_equal(np.flatnonzero(screening(shock, limit=5.0)), [7])
+
+
+def test_the_limit_is_in_standard_deviations_of_the_innovation(x64):
+    """One observation at the edge: sqrt(R + var h), the others making the robust scale one."""
+    ensemble = np.array([[-1.0], [1.0]]) * np.full(9, 1.5)  # variance 4.5 with one degree of freedom
+    operator = Operator((9,), IDENTITY)
+    for values, kept in ((0.999, 9), (1.001, 8)):
+        seen = np.zeros(9)
+        seen[4] = values * 3.0 * np.sqrt(4.5 + 0.25)
+        result = observations.screened(operator, ensemble, Observation(seen, np.full(9, 4.0)), 3.0)
+        assert observed(result).sum() == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "precision", "rejected"),
+    [
+        (np.nan, 1.0, False),  # not observed
+        (0.0, np.nan, False),
+        (0.0, 0.0, False),
+        (np.inf, 0.0, False),
+        (np.inf, 1.0, True),
+        (-np.inf, 1.0, True),
+        (0.0, np.inf, True),
+        (0.0, -1.0, True),
+    ],
+)
+@pytest.mark.parametrize("limit", [20.0, np.inf])
+def test_what_is_not_finite_is_rejected_and_what_is_missing_is_missing(value, precision, rejected, limit):
+    values, precisions = np.zeros(5), np.ones(5)
+    values[2], precisions[2] = value, precision
+    np.testing.assert_array_equal(screening(values, limit, precisions), np.arange(5) == (2 if rejected else -1))
+
+
+def test_nothing_observed_is_nothing_rejected():
+    assert not screening(np.full(6, np.nan)).any()
+
+
+def test_values_are_rejected_where_the_operator_of_a_member_is_not_finite():
+    rejected = screening(np.ones(200), np.inf, function=PointFunction(lambda x: jnp.log(x + 2.5)))
+    states = np.random.default_rng(5).normal(size=(8, 200)).astype(np.float32)
+    np.testing.assert_array_equal(rejected, (states <= -2.5).any(0))
+    assert 0 < rejected.sum() < 100
+
+
+def test_an_operator_that_fails_at_some_states_leaves_the_others_their_derivatives(x64):
+    operator = Operator((4,), PointFunction(jnp.sqrt), np.array([[0.0], [1.0], [2.0], [2.5]]))
+    observation = Observation(jnp.full(4, 3.0), jnp.full(4, 2.0))
+    x = jnp.array([-1.0, 4.0, 0.0, -8.0])  # NaN; 2 with slope 1/4; 0 with an infinite slope; NaN
+    np.testing.assert_allclose(observations.likelihood_score(operator, observation, x), [0, 0.5, 0, 0], rtol=1e-14)
+    np.testing.assert_allclose(observations.stiffness(operator, observation, x), [0, 0.125, 0, 0], rtol=1e-14)
+
+
+@pytest.mark.parametrize("positions", [None, 20])
+@pytest.mark.parametrize(("sigma", "dtype"), [(1e-25, "float32"), (1e25, "float32"), (1e-200, "float64")])
+def test_errors_whose_precision_is_no_number_are_refused(positions, sigma, dtype):
+    config = ObservationConfig(sigma=(1.0, sigma), positions=positions)
+    operator = observations.make_operator(config, (2, 8, 8))
+    words = re.escape(f"sigma = {sigma:g}: 1/sigma^2 is out of the range of {dtype}; use ")
+    with pytest.raises(ValueError, match=words):
+        observations.make_network(config, operator, dtype=dtype)
+
+
+@pytest.mark.parametrize("sigma", [2e-19, 4e18])
+def test_the_errors_at_the_edge_have_precisions(sigma):
+    _, observe = network((12,), sigma=sigma)
+    assert observed(observe(jax.random.key(0), jnp.ones(12))).all()
 
 
 # Derivatives of the likelihood

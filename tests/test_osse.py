@@ -21,14 +21,15 @@ import xarray
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxda import config as configuration
-from jaxda import experiment
+from jaxda import experiment, twin
 from jaxda.models import sqg
 from jaxda.models.sqg import SQGConfig
 from jaxda.output import netcdf
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "osse.py"
-COLUMNS = ["experiment", "cycle", "time_h", "rmse_b", "rmse_a", "spread_b", "spread_a"]
+COLUMNS = ["experiment", "cycle", "time_h", "rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a"]
+HEADER = [*COLUMNS, "rejected"]
 SQG = """
 title = "small turbulence"
 members = 6
@@ -137,7 +138,7 @@ def series_of(folder):
         rows = list(csv.DictReader(file))
     names = dict.fromkeys(row["experiment"] for row in rows)
     return {
-        name: {c: np.array([float(row[c]) for row in rows if row["experiment"] == name]) for c in COLUMNS[1:]}
+        name: {c: np.array([float(row[c]) for row in rows if row["experiment"] == name]) for c in HEADER[1:]}
         for name in names
     }
 
@@ -203,7 +204,7 @@ def test_scores_have_a_row_for_each_experiment_and_cycle(request, finished):
     _, folder, _ = request.getfixturevalue(finished)
     config = configuration.read(folder / "config.toml")
     with (folder / "scores.csv").open(newline="") as file:
-        assert next(csv.reader(file)) == COLUMNS
+        assert next(csv.reader(file)) == HEADER
     series = series_of(folder)
     assert list(series) == list(config.filters)
     for scores in series.values():
@@ -223,6 +224,7 @@ def test_json_says_the_same_and_with_what_it_was_made(request, finished):
     for name, scores in found["scores"].items():
         assert scores["status"] == "ok"
         assert scores["wall_seconds"] > 0
+        assert scores["rejected"] == series[name]["rejected"].sum()
         assert 0 < scores["seconds_per_cycle"] <= scores["wall_seconds"]
         for column in COLUMNS[3:]:
             values = series[name][column]
@@ -280,12 +282,34 @@ def test_the_score_table_is_printed(request, finished):
     found = json.loads((folder / "scores.json").read_text())["scores"]
     for name, scores in found.items():
         row = next(line for line in out.splitlines() if f" {name} " in line)
-        numbers = [scores["all"]["rmse_a"], *(scores["last_third"][c] for c in ("rmse_a", "spread_a", "rmse_b"))]
-        assert re.findall(r"\d+\.\d{3}", row)[:4] == [f"{number:.3f}" for number in numbers]
+        last = scores["last_third"]
+        ratio = last["spread_a"] / last["rmse_a"]
+        numbers = [scores["all"]["rmse_a"], last["rmse_a"], ratio, last["crps_a"], last["rmse_b"]]
+        found_numbers = [float(text) for text in re.findall(r"\d+\.\d{3}", row)[:5]]
+        np.testing.assert_allclose(found_numbers, numbers, atol=0.00051)  # of three decimals
         assert " ok " in row
-    assert ("RMSE [K]" if finished == "turbulence" else "RMSE [1]") in out
+    unit = "K" if finished == "turbulence" else "1"
+    for column in (f"RMSE [{unit}]", f"RMSE, last third [{unit}]", "spread/RMSE", f"CRPS [{unit}]"):
+        assert column in out
     assert ("small turbulence" in out) == (finished == "turbulence")
     assert str(folder) in out.replace("\n", "")
+
+
+@pytest.mark.parametrize("worst", [0, 3])
+def test_rejected_observations_are_in_the_table_where_there_are_any(worst):
+    series = np.ones(4)
+    scores = twin.Scores(*[series] * 5, rejected=np.array([0, 0, worst, 0]))
+    records = {"EnSF": experiment.Record(scores, "ok", 1.0, 0.1)}
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        osse.report.print_lines([osse.report.score_table("", records, "K")])
+    assert ("rejected" in out.getvalue()) == (worst > 0)
+    assert bool(re.search(r" 3 .* ok ", out.getvalue())) == (worst > 0)
+
+
+def test_rejections_of_a_forecast_that_is_not_finite_are_not_counted():
+    scores = twin.Scores(*[np.array([1.0, np.nan, np.nan])] * 5, rejected=np.array([2.0, 40.0, np.nan]))
+    assert experiment.Record(scores, "non-finite", 1.0, 0.1).rejected == 2
 
 
 def test_brackets_in_titles_and_folders_are_printed_as_they_are():
@@ -409,6 +433,8 @@ BAD = [
     ([GOOD, "--observations.fraction", "0.001"], ["fraction = 0.001 of 256 sites is none"]),
     ([GOOD, "--observations.spacing", "3"], ["spacing = 3 does not divide the 16 grid points"]),
     ([GOOD, "--observations.sigma", "[1, 1, 1]"], ["sigma has 3 values for 2 boundaries"]),
+    ([GOOD, "--observations.sigma", "1e-25"], ["observations: sigma = 1e-25", "float32; use", 'precision = "float64"']),
+    ([GOOD, "--observations.reject", "0"], ["observations.reject = 0"]),
     ([GOOD, "--observations.positions", "[[0, 1]]"], ["positions: each needs 3 numbers"]),
     (["lorenz.toml", "--observations.boundary", "lower"], ['boundary = "lower" needs a model with two boundaries']),
     ([GOOD, "--nature.file", "none.nc"], ["none.nc: no such file"]),
@@ -552,8 +578,8 @@ def test_help_lists_every_field_with_its_unit():
 # Golden scores
 
 GOLDEN = {  # means over 8 cycles; a change of 1e-10 in the first state changes them by 4e-5 at most
-    "LETKF": [0.861039429, 0.832469922, 0.481662231, 0.353965287],
-    "EnSF": [0.74906806, 0.692308742, 1.02272275, 0.987697837],
+    "LETKF": [0.861039429, 0.832469922, 0.481662231, 0.353965287, 0.513836343],
+    "EnSF": [0.74906806, 0.692308742, 1.02272275, 0.987697837, 0.353050853],
 }
 
 

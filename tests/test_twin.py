@@ -102,11 +102,25 @@ def test_scores_are_those_of_forecast_and_analysis(x64):
             error, spread = (getattr(scores, f"{name}_{suffix}")[cycle] for name in ("rmse", "spread"))
             np.testing.assert_allclose(error, scale * np.sqrt(np.mean((x.mean(0) - state) ** 2)), rtol=1e-12)
             np.testing.assert_allclose(spread, scale * np.sqrt(np.mean(x.var(0, ddof=1))), rtol=1e-12)
+        crps = np.abs(x - state).mean() - np.abs(x[:, None] - x[None]).mean((0, 1)).mean() * len(x) / (len(x) - 1) / 2
+        np.testing.assert_allclose(scores.crps_a[cycle], scale * crps, rtol=1e-12)
         np.testing.assert_allclose(fields.mean[cycle], 0.5 * ensemble.mean(0), rtol=1e-12)
         np.testing.assert_allclose(fields.spread[cycle], 0.5 * ensemble.std(0, ddof=1), rtol=1e-12)
         np.testing.assert_allclose(fields.members[cycle], 0.5 * ensemble, rtol=1e-12)
         ensemble = np.roll(0.5 * ensemble, 1, axis=-1) + 1.0
     np.testing.assert_allclose(last, ensemble, rtol=1e-12)
+
+
+def test_what_is_screened_is_counted_and_kept_from_the_analysis():
+    observe = network(fraction=0.5)
+    low = lambda ensemble, seen: seen._replace(values=jnp.where(seen.values > 0.5, jnp.nan, seen.values))
+    run = partial(twin.cycle, KEY, MEMBERS, TRUTH, forecast=noisy, observe=observe, analysis=copy)
+    (everything, fields), (scores, kept) = run()[1], run(screen=low)[1]
+    np.testing.assert_array_equal(everything.rejected, np.zeros(CYCLES))
+    high = np.asarray(fields.mean) > 0.5
+    assert 0 < high.sum() < np.isfinite(fields.mean).sum()
+    np.testing.assert_array_equal(scores.rejected, high.sum(1))
+    np.testing.assert_array_equal(kept.mean, np.where(high, np.nan, fields.mean))
 
 
 def test_members_are_kept_on_request_alone():

@@ -64,12 +64,12 @@ def make_observations_only(operator: Operator, climate: Climate):
 
     def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
         observation = cleaned(observation)
-        seen = (observation.precision > 0).astype(ensemble.dtype)
-        sigma = jax.lax.rsqrt(jnp.where(seen > 0, observation.precision, 1.0))
+        sigma = jax.lax.rsqrt(jnp.where(observation.precision > 0, observation.precision, 1.0))
         state = operator.function.invert(observation.values, sigma)
         slope = jax.jvp(operator.function.apply, (state,), (jnp.ones_like(state),))[1]
-        touched = operator.spread(seen)
-        average = lambda values: operator.spread(seen * values) / jnp.where(touched > 0, touched, 1.0)
+        used = (observation.precision > 0) & jnp.isfinite(state) & jnp.isfinite(slope)
+        touched = operator.spread(used.astype(ensemble.dtype))
+        average = lambda values: operator.spread(jnp.where(used, values, 0.0)) / jnp.where(touched > 0, touched, 1.0)
         variance = jnp.minimum(average((sigma / slope) ** 2), climate.variance)
         mean = jnp.where(touched > 0, average(state), climate.mean)
         return _scattered(key, ensemble, mean, jnp.where(touched > 0, variance, climate.variance))

@@ -223,7 +223,8 @@ def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float 
             likelihood = lambda z: scale * likelihood_score(operator, observation, mean + scale * z)
             stiff = lambda z: scale**2 * stiffness(operator, observation, mean + scale * z)
         z = reverse_sde(key, config, deviation / scale, likelihood, stiff)
-        posterior = mean + scale * z
+        # members that agree know the point: their mixture is one place, which noise must not move
+        posterior = jnp.where(prior_spread > 0, mean + scale * z, ensemble)
         target = prior_spread
         if capped:
             target = jnp.where(prior_spread > config.spread_cap * initial_spread, initial_spread, prior_spread)

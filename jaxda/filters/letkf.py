@@ -128,9 +128,11 @@ def make_analysis(
         members = ensemble.shape[0]
         observation = cleaned(observation)
         mean, x = deviations(ensemble)
-        h_mean, y = deviations(operator(ensemble).reshape(members, -1))
-        precision = observation.precision.reshape(-1).astype(ensemble.dtype)
-        innovation = jnp.where(precision > 0, observation.values.reshape(-1) - h_mean, 0.0)
+        h = operator(ensemble).reshape(members, -1)
+        used = (observation.precision.reshape(-1) > 0) & jnp.isfinite(h).all(0)
+        h_mean, y = deviations(jnp.where(used, h, 0.0))  # a precision of zero alone would not keep NaN out
+        precision = jnp.where(used, observation.precision.reshape(-1), 0.0).astype(ensemble.dtype)
+        innovation = jnp.where(used, observation.values.reshape(-1) - h_mean, 0.0)
         prior_spread = spread(ensemble)
         if config.adaptive != "none" and not regional:
             gram, _ = normal_equations(y.T, innovation, precision)

@@ -7,36 +7,41 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from rich.console import Console
 from rich.table import Table
 
-COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a")
+COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a")
 
 
 def append_scores(path: str | Path, experiment: str, first: int, interval_hours: float, scores) -> None:
-    """Add one row a cycle to a CSV file: experiment, cycle, time_h and the four scores."""
+    """Add one row a cycle to a CSV file: experiment, cycle, time_h, the scores of COLUMNS, and rejected."""
     path = Path(path)
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if new:
-            writer.writerow(("experiment", "cycle", "time_h", *COLUMNS))
-        for i, row in enumerate(zip(*(getattr(scores, column) for column in COLUMNS), strict=True)):
-            writer.writerow((experiment, first + i, (first + i) * interval_hours, *(f"{value:.6g}" for value in row)))
+            writer.writerow(("experiment", "cycle", "time_h", *COLUMNS, "rejected"))
+        rows = zip(*(getattr(scores, column) for column in COLUMNS), strict=True)
+        for i, (row, rejected) in enumerate(zip(rows, scores.rejected, strict=True)):
+            values = (*(f"{value:.6g}" for value in row), f"{rejected:.0f}")
+            writer.writerow((experiment, first + i, (first + i) * interval_hours, *values))
 
 
 def summary(records: Mapping[str, object]) -> dict[str, dict]:
-    """Means over all cycles and over the last third, status and times of each record, for JSON."""
+    """Means over all cycles and over the last third, status, rejections and times of each record, for JSON."""
     rows = {}
     for name, record in records.items():
         rows[name] = {
             "status": record.status,
             "all": {column: _number(record.mean(column)) for column in COLUMNS},
             "last_third": {column: _number(record.mean(column, 1 / 3)) for column in COLUMNS},
+            "rejected": record.rejected,
             "wall_seconds": round(record.seconds, 3),
             "seconds_per_cycle": round(record.seconds_per_cycle, 4),
         }
@@ -69,21 +74,31 @@ def _plain(tree):
 
 
 def score_table(title: str, records: Mapping[str, object], unit: str) -> Table:
-    """The table that a run prints: means over all cycles and over the last third."""
+    """The table that a run prints: RMSE over all cycles, everything else over the last third of them.
+
+    spread/RMSE is mean spread over mean RMSE: a reliable ensemble of M members has sqrt(M/(M + 1)), see
+    `jaxda.diagnostics.mean_spread`. How many observations were rejected is shown where any were.
+    """
+    any_rejected = any(record.rejected for record in records.values())
     table = Table(title=title, title_justify="left")
     table.add_column("experiment")
-    for column in ("RMSE", "RMSE, last third", "spread", "forecast RMSE"):
-        table.add_column(f"{column} [{unit}]", justify="right")
+    for column in (f"RMSE [{unit}]", f"RMSE, last third [{unit}]", "spread/RMSE", f"CRPS [{unit}]"):
+        table.add_column(column, justify="right")
+    table.add_column(f"forecast RMSE [{unit}]", justify="right")
     table.add_column("s/cycle", justify="right")
+    if any_rejected:
+        table.add_column("rejected", justify="right")
     table.add_column("status")
     for name, record in records.items():
         numbers = (
             record.mean("rmse_a"),
             record.mean("rmse_a", 1 / 3),
-            record.mean("spread_a", 1 / 3),
+            ratio(record.mean("spread_a", 1 / 3), record.mean("rmse_a", 1 / 3)),
+            record.mean("crps_a", 1 / 3),
             record.mean("rmse_b", 1 / 3),
         )
-        table.add_row(name, *(f"{n:.3f}" for n in numbers), f"{record.seconds_per_cycle:.3f}", record.status)
+        ends = ([str(record.rejected)] if any_rejected else []) + [record.status]
+        table.add_row(name, *(f"{n:.3f}" for n in numbers), f"{record.seconds_per_cycle:.3f}", *ends)
     return table
 
 
@@ -102,6 +117,11 @@ def trial_table(title: str, trials: Iterable[object], unit: str) -> Table:
     return table
 
 
+def ratio(spread: float, error: float) -> float:
+    """Spread over error, NaN where there is no error."""
+    return spread / error if error else math.nan
+
+
 def print_lines(lines: Iterable[object]) -> None:
     """Print tables and text to standard output, not wrapped where it is not a terminal."""
     console = Console(soft_wrap=True, markup=False)  # titles and folders may have brackets
@@ -109,3 +129,105 @@ def print_lines(lines: Iterable[object]) -> None:
         console = Console(width=140, markup=False)
     for line in lines:
         console.print(line, highlight=False)
+
+
+# Several seeds
+
+
+class Run(NamedTuple):
+    """What the scores.json in `path` says: filter -> scores as in `summary`, and the settings."""
+
+    path: Path
+    scores: dict[str, dict]
+    settings: dict
+
+
+#: numbers that a table of seeds needs of every filter, as paths into its part of scores.json
+NEEDED = [(part, column) for part in ("all", "last_third") for column in COLUMNS] + [("seconds_per_cycle",)]
+
+
+def read_json(path: str | Path) -> Run:
+    """The scores and settings of a run.
+
+    Raises:
+        ValueError: a file that is missing, not of a run, or without a score; with its name, the value and the cure.
+    """
+    path = Path(path)
+    cure = "give the folder of a finished run of scripts/osse.py"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; {cure}") from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); {cure}") from None
+    parts = [content.get(part) if isinstance(content, dict) else None for part in ("scores", "settings")]
+    for name, part in zip(("scores", "settings"), parts, strict=True):
+        if not isinstance(part, dict) or not part:
+            raise ValueError(f"{path}: {name} = {_short(part)} is not a table; {cure}")
+    scores, settings = parts
+    if not isinstance(settings.get("seed"), int):
+        raise ValueError(f"{path}: settings.seed = {_short(settings.get('seed'))} is not a whole number; {cure}")
+    for name, row in scores.items():
+        if not isinstance(row, dict) or not isinstance(row.get("status"), str):
+            raise ValueError(f"{path}: scores.{name} = {_short(row)} has no status; {cure}")
+        for steps in NEEDED if row["status"] == "ok" else ():
+            value = row
+            for step in steps:
+                value = value.get(step) if isinstance(value, dict) else None
+            if not isinstance(value, int | float):
+                where = ".".join(("scores", name, *steps))
+                raise ValueError(f"{path}: {where} = {_short(value)} is not a number; run it again with this version")
+    return Run(path, scores, settings)
+
+
+def _short(value) -> str:
+    return json.dumps(value)[:60]
+
+
+def seed_tables(runs: Sequence[Run]) -> list[str]:
+    """A Markdown table for each experiment among the runs: a row a filter, means over seeds and standard errors.
+
+    Raises:
+        ValueError: a seed that comes twice in one experiment.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = {name: value for name, value in run.settings.items() if name not in ("seed", "output")}
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
+    return [_seed_table(group) for group in groups.values()]
+
+
+def _seed_table(runs: list[Run]) -> str:
+    first_with = {}
+    for run in runs:
+        other = first_with.setdefault(run.settings["seed"], run)
+        if other is not run:
+            raise ValueError(f"{run.path}: seed = {run.settings['seed']} is that of {other.path} too; leave one out")
+    unit = "K" if runs[0].settings.get("model", {}).get("kind") == "sqg" else "1"
+    columns = (f"RMSE [{unit}]", f"RMSE, last third [{unit}]", "spread/RMSE", f"CRPS [{unit}]", "s/cycle")
+    heads = ("experiment", *columns, "seeds", "diverged")
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    for name in runs[0].scores:
+        rows = [run.scores[name] for run in runs if name in run.scores]
+        good = [row for row in rows if row["status"] == "ok"]
+        numbers = (
+            [row["all"]["rmse_a"] for row in good],
+            [row["last_third"]["rmse_a"] for row in good],
+            [ratio(row["last_third"]["spread_a"], row["last_third"]["rmse_a"]) for row in good],
+            [row["last_third"]["crps_a"] for row in good],
+            [row["seconds_per_cycle"] for row in good],
+        )
+        cells = (name, *map(_mean_and_error, numbers), str(len(rows)), str(len(rows) - len(good)))
+        lines.append("| " + " | ".join(cells) + " |")
+    title = runs[0].settings.get("title") or runs[0].path.parent.name
+    return "\n".join([f"**{title}**", "", *lines])
+
+
+def _mean_and_error(values: Sequence[float]) -> str:
+    """Mean and standard error of the mean, sd / sqrt(n); a dash for no values."""
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.3f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.3f}"

@@ -15,6 +15,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
+#: values in a state from which on a CPU takes its members one after another
+LARGE = 8192
+
 
 def member_mesh(members: int, devices: list | None = None) -> Mesh:
     """A mesh with the axis `member` over as many devices as divide the members."""
@@ -26,13 +29,27 @@ def member_mesh(members: int, devices: list | None = None) -> Mesh:
 def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Callable[[Array], Array]:
     """A function of ensembles `(M, ...)`, member by member, spread over the mesh without communication.
 
+    On a CPU each device takes members of LARGE states one after another: what one member needs stays in the core's
+    cache (36 steps of SQG, N = 64, 20 members: 0.80 s on one core, 1.10 s all at once; at N = 32 all at once is twice
+    as fast). Other devices take all of theirs at once.
+
+    Args:
+        function: of states `(..., *shape)`, each by itself; it is given one, `(*shape)`, or several.
+        mesh: None for one device of the default kind.
+
     Raises:
         ValueError: at the call, where the devices do not divide the members.
     """
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+    def one_device(ensemble):
+        in_turn = platform == "cpu" and ensemble[0].size >= LARGE
+        return jax.lax.map(function, ensemble) if in_turn else function(ensemble)
+
     if mesh is None or mesh.size == 1:
-        return function
+        return one_device
     spec = PartitionSpec("member")
-    spread = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    spread = jax.shard_map(one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
     def checked(ensemble):
         if len(ensemble) % mesh.size:

@@ -59,3 +59,20 @@ def test_is_symmetric_and_whitens(x64, eigenvalues, seed):
     root = np.asarray(inverse_square_root(a, 1.0))
     np.testing.assert_allclose(root @ a @ root, np.eye(M), atol=1e-11)
     np.testing.assert_allclose(root, root.T, atol=1e-13)
+
+
+@pytest.mark.parametrize("members", [2, 8, 20, 80])
+@pytest.mark.parametrize("observed", [5, 40])
+@pytest.mark.parametrize("precision", [1e4, 1e6, 1e8, 1e12, 1e16])
+def test_stays_finite_where_rounding_decides_the_smallest_eigenvalues(members, observed, precision):
+    """(M - 1) I + Y^T R^-1 Y in single precision: computed with either sign above a condition of 10^7."""
+    y = np.random.default_rng(members).normal(size=(observed, members))
+    y = np.sqrt(precision) * (y - y.mean(1, keepdims=True))
+    a = (y.astype(np.float32).T @ y.astype(np.float32)) + (members - 1) * np.eye(members, dtype=np.float32)
+    root = np.asarray(inverse_square_root(a, members - 1.0))
+    values, vectors = np.linalg.eigh(y.T @ y + (members - 1) * np.eye(members))
+    sure = values > 1e-4 * values.max()  # known to three digits
+    np.testing.assert_allclose(np.einsum("ji,jk,ki->i", vectors, root, vectors)[sure], values[sure] ** -0.5, rtol=3e-4)
+    own = np.linalg.eigvalsh(root.astype(float)) * np.sqrt(members - 1.0)
+    assert own.max() < 1.01
+    assert own.min() > -0.002 * own.max()  # the small ones are under the rounding of the large ones

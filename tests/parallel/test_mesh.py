@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxda.models import sqg
 from jaxda.models.sqg import SQGConfig
+from jaxda.parallel import mesh as mesh_module
 from jaxda.parallel.mesh import member_mesh, over_columns, over_members
 
 COLLECTIVE = re.compile(r"all-gather|all-reduce|all-to-all|collective-|reduce-scatter")
@@ -39,7 +40,9 @@ def test_member_mesh_takes_devices_that_divide_the_members(cpus, members, size):
     assert list(mesh.devices) == cpus[:size]
 
 
-def test_forecast_needs_no_communication(mesh, ensemble):
+@pytest.mark.parametrize("large", [True, False])
+def test_forecast_needs_no_communication(mesh, ensemble, monkeypatch, large):
+    monkeypatch.setattr(mesh_module, "LARGE", 512 if large else 513)
     forecast = sqg.make_advance(SQGConfig(N=16, U=20.0), 2)
     # the ensemble mean must communicate: it shows that the words looked for are the compiler's
     assert COLLECTIVE.search(compiled(lambda x: x - x.mean(0), ensemble))
@@ -51,6 +54,26 @@ def test_spread_over_devices_is_the_same_as_on_one(mesh, ensemble, assert_near):
     spread = jax.jit(over_members(forecast, mesh))(ensemble)
     assert len(spread.sharding.device_set) == 2
     assert_near(spread, jax.jit(forecast)(np.asarray(ensemble)), 1e-6)
+
+
+@pytest.mark.parametrize("devices", [None, 1, 2])
+@pytest.mark.parametrize("large", [True, False])
+def test_a_cpu_takes_large_members_in_turn_and_gives_the_same_numbers(
+    cpus, ensemble, assert_near, monkeypatch, devices, large
+):
+    monkeypatch.setattr(mesh_module, "LARGE", 512 if large else 513)
+    forecast = sqg.make_advance(SQGConfig(N=16, U=20.0), 5)
+    shapes = []
+
+    def noted(states):
+        shapes.append(states.shape)
+        return forecast(states)
+
+    mesh = devices and member_mesh(devices, cpus)
+    with jax.default_device(cpus[0]):
+        result = jax.jit(over_members(noted, mesh))(np.asarray(ensemble))
+    assert set(shapes) == {(2, 16, 16) if large else (4 // (devices or 1), 2, 16, 16)}
+    assert_near(result, jax.jit(forecast)(np.asarray(ensemble)), 1e-6)
 
 
 def test_members_that_do_not_divide_are_refused(mesh):
