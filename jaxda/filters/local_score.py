@@ -53,7 +53,7 @@ from jaxda.filters.inflation import deviations
 from jaxda.filters.innovations import PriorError
 from jaxda.filters.letkf import normal_equations
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
-from jaxda.observations import Observation, Operator, cleaned
+from jaxda.observations import Observation, Operator, cleaned, linearised
 from jaxda.parallel.mesh import over_columns
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
 
@@ -89,17 +89,16 @@ class LocalScoreConfig(FilterSettings):
     batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
 
 
-def linearised(operator: Operator, observation: Observation, x: Array) -> tuple[Array, Array]:
+def data_at(operator: Operator, observation: Observation, x: Array) -> tuple[Array, Array]:
     """Data z for G x and their variances R/s^2, `(*values_shape)` each, by the slope s of h at the state x.
 
     The variance is inf where nothing was observed or h does not feel x.
     """
     gx = operator.interpolate(x)
-    hx, slope = jax.jvp(operator.function.apply, (gx,), (jnp.ones_like(gx),))
-    precision = observation.precision.astype(x.dtype) * slope**2
-    felt = jnp.isfinite(hx) & jnp.isfinite(precision) & (precision > jnp.finfo(x.dtype).tiny)
-    slope = jnp.where(felt, slope, 1.0)
-    z = jnp.where(felt, gx + (observation.values - hx) / slope, 0.0)
+    hx, slope, precision = linearised(operator, observation, x)
+    precision = precision.astype(x.dtype) * slope**2
+    felt = jnp.isfinite(precision) & (precision > jnp.finfo(x.dtype).tiny)
+    z = jnp.where(felt, gx + (observation.values - hx) / jnp.where(felt, slope, 1.0), 0.0)
     return z, jnp.where(felt, 1.0 / jnp.where(felt, precision, 1.0), jnp.inf)
 
 
@@ -241,7 +240,7 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
 
         def update(guess):
             """Mean, member deviations without the white part, its increment, gain and q, from data taken at `guess`."""
-            z, variance = linearised(operator, observation, guess)
+            z, variance = data_at(operator, observation, guess)
             datum = jnp.where(jnp.isfinite(variance), z - operator.interpolate(mean), 0.0)
             flat = variance.reshape(-1)
             x = deviation / math.sqrt(members - 1)
