@@ -394,8 +394,28 @@ def kernels(found: Array, draws: Array, mean: Array, covariance: Array) -> tuple
     return bias @ bias.T / (cycles * d), excess @ excess.T / cycles, energy_kernel(x, y)
 
 
+def compared(problem: Problem, found: Array, draws: Array) -> dict[str, Measure]:
+    """Every measure of the module's docstring, by name, of analyses `(R, T, M, d)` and exact draws `(R, K, d)`.
+
+    All are NaN where a member is not finite: what a filter leaves after it failed has no error worth a number.
+    """
+    found = jnp.where(jnp.isfinite(found).all(), found, jnp.nan)
+    of_mean, of_covariance, of_energy = map(np.asarray, kernels(found, draws, problem.mean, problem.covariance))
+    result = {
+        "mean": u_statistic(of_mean),
+        "covariance": u_statistic(of_covariance),
+        "energy": u_statistic(of_energy),
+        "mean_mse": average(np.diag(of_mean)),
+        "covariance_mse": average(np.diag(of_covariance)),
+    }
+    if problem.mean.shape[1] == 1:
+        sd = math.sqrt(problem.covariance[-1, 0, 0])
+        result["crps"] = average(np.asarray(fair_crps(found[:, -1, :, 0], draws[..., 0])) / sd)
+    return result
+
+
 def measured(problem: Problem, analysis: Analysis, key: Array, members: int, repetitions: int) -> dict[str, Measure]:
-    """Every measure of the module's docstring, by name; NaN where a repetition is not finite.
+    """Measures of an analysis, `compared` with exact draws.
 
     Raises:
         ValueError: fewer than 3 repetitions, which leave no error to estimate, or fewer than 2 members.
@@ -406,17 +426,5 @@ def measured(problem: Problem, analysis: Analysis, key: Array, members: int, rep
         raise ValueError(f"members = {members} leaves no covariance; use at least 2")
     key_analyses, key_exact = jax.random.split(key)
     found = analyses(problem, analysis, key_analyses, members, repetitions)
-    scalar = problem.mean.shape[1] == 1
-    draws = exact_draws(problem, key_exact, CRPS_SAMPLES if scalar else ENERGY_MEMBERS, repetitions)
-    of_mean, of_covariance, of_energy = map(np.asarray, kernels(found, draws, problem.mean, problem.covariance))
-    result = {
-        "mean": u_statistic(of_mean),
-        "covariance": u_statistic(of_covariance),
-        "energy": u_statistic(of_energy),
-        "mean_mse": average(np.diag(of_mean)),
-        "covariance_mse": average(np.diag(of_covariance)),
-    }
-    if scalar:
-        sd = math.sqrt(problem.covariance[-1, 0, 0])
-        result["crps"] = average(np.asarray(fair_crps(found[:, -1, :, 0], draws[..., 0])) / sd)
-    return result
+    samples = CRPS_SAMPLES if problem.mean.shape[1] == 1 else ENERGY_MEMBERS
+    return compared(problem, found, exact_draws(problem, key_exact, samples, repetitions))
