@@ -3,7 +3,7 @@
 A problem has a prior to draw members from, observations at one cycle or more, and its exact posterior at each:
 
 * linear operator, prior a mixture of Gaussians: the posterior is the mixture of the Kalman updates, weighted by
-  how well each component foresaw the data (Alspach & Sorenson 1972, eqs. 2.9-2.15). One component is a Gaussian;
+  how well each component foresaw the data (Alspach & Sorenson 1972). One component is a Gaussian;
 * any function of one variable: quadrature on a grid, samples by the inverse of the distribution function;
 * a linear model without error over many cycles: the Kalman filter.
 
@@ -12,11 +12,11 @@ from the exact posterior, in expectation and at any ensemble size; states are in
 
 * `mean`: squared bias of the ensemble mean, over d. `covariance`: squared bias of the ensemble covariance in the
   Frobenius norm, relative to that of the posterior. `energy`: 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely & Rizzo
-  2013, J. Stat. Plann. Inference 143, eq. 1.1) between one member X of any repetition and the posterior Y, at the
+  2013, J. Stat. Plann. Inference 143) between one member X of any repetition and the posterior Y, at the
   last cycle. All three are U-statistics: averages of a kernel over pairs of *different* repetitions. Members of
   one repetition share an ensemble, so their pairs would not be pairs of independent draws.
-* `crps` (one variable): the fair continuous ranked probability score (Ferro 2014, Q. J. R. Meteorol. Soc. 140,
-  eq. 3) of each ensemble, averaged over the posterior, less what the posterior itself scores.
+* `crps` (one variable): the fair continuous ranked probability score (Ferro 2014, Q. J. R. Meteorol. Soc. 140)
+  of each ensemble, averaged over the posterior, less what the posterior itself scores.
 
 `mean_mse` and `covariance_mse` are the mean squares of one analysis's errors: biases and the sampling error of M
 members together. Independent exact draws have 1/M and, for a Gaussian with covariance C,
@@ -355,7 +355,7 @@ def distances(x: Array, y: Array) -> Array:
 def energy_kernel(x: Array, y: Array) -> Array:
     """Kernel `(R, R)` whose average over r != s is the energy distance of x and y, each `(R, K, d)`.
 
-    Szekely & Rizzo 2013, eq. 1.1: |x_r - y_s| + |x_s - y_r| - |x_r - x_s| - |y_r - y_s|.
+    Szekely & Rizzo 2013: |x_r - y_s| + |x_s - y_r| - |x_r - x_s| - |y_r - y_s|.
     """
     between = distances(x, y)
     return between + between.T - distances(x, x) - distances(y, y)
@@ -365,7 +365,7 @@ def energy_kernel(x: Array, y: Array) -> Array:
 def fair_crps(x: Array, y: Array) -> Array:
     """Fair CRPS `(R,)` of ensembles x `(R, M)`, averaged over draws y `(R, K)`, less that of the law of y.
 
-    Ferro 2014, eq. 3: E|X - Y| - E|X - X'|/2 - E|Y - Y'|/2 over pairs of different members.
+    Ferro 2014: E|X - Y| - E|X - X'|/2 - E|Y - Y'|/2 over pairs of different members.
     """
 
     def within(a):  # mean distance of pairs: the k-th smallest of n is above k and below n - 1 - k others
