@@ -15,6 +15,7 @@ FLOORS = {
     "filters": 2,
     "diagnostics": 2,
     "training": 2,
+    "exactness": 3,
     "twin": 3,
     "output": 4,
     "config": 5,

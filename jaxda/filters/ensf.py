@@ -23,7 +23,27 @@ What to know before using it:
   filter chooses again among its members, as a particle filter does.
 * h(t) is a heuristic: the true guidance is the gradient of log E[p(y | Z_0) | Z_t = z].
 
-The tests measure these biases against exact posteriors.
+What each option does to one analysis, against exact posteriors: `python scripts/exactness.py --steps 1000 --problems
+gaussian-1,gaussian-20-part` (20 members, 64 repetitions; other problems in docs/exactness.md). Bias of the mean in
+posterior standard deviations, of the covariance in the relative Frobenius norm, for 1 observed variable and for 20
+correlated ones of which 10 are observed. Monte Carlo errors of the mean are 0.01 to 0.05, of the covariance 0.03
+to 0.11; "<" is what a bias that was not seen may be at two of them.
+
+    option                                        mean, 1   cov., 1   mean, 20  cov., 20
+    as published (per-member, stop 0.5, linear)     0.56      2.23      0.22      1.56     the prior's spread
+    integrator exponential                          0.56      2.23      0.22      1.56
+    damping quadratic                               1.04      2.23      0.65      1.58
+    damping none                                   <0.08      2.23      0.24      1.53
+    eps_beta 0.05                                   0.54      2.23      0.21      1.55
+    relaxation 0                                    0.56      0.21      0.22      0.40
+    relaxation 0, stop 0                            1.44      2.22      1.31      2.48   prior: 1.45 2.23 1.32 2.50
+    softmax, relaxation 0, stop 0                   0.17     <0.19      0.87      1.37     chooses among members
+      with damping quadratic                       <0.16     <0.10      1.02      1.74
+      with damping none                             0.36      0.25      0.81      1.14
+      with eps_beta 0.05                            0.20     <0.26      0.41      0.88
+      with minibatch 10                            <0.17      0.42      1.16      0.61
+
+likelihood "tan" of arctan data (`--problems arctan`): mean 1.79, where "true" has 0.40.
 """
 
 from __future__ import annotations

@@ -1,0 +1,434 @@
+"""How far one analysis is from posteriors that are known exactly: small problems, filters to put to them, measures.
+
+A problem has a prior to draw members from, observations at one cycle or more, and its exact posterior at each:
+
+* linear operator, prior a mixture of Gaussians: the posterior is the mixture of the Kalman updates, weighted by
+  how well each component foresaw the data (Alspach & Sorenson 1972). One component is a Gaussian;
+* any function of one variable: quadrature on a grid, samples by the inverse of the distribution function;
+* a linear model without error over many cycles: the Kalman filter.
+
+`measured` draws new ensembles for each of R repetitions. What is measured is zero for members drawn independently
+from the exact posterior, in expectation and at any ensemble size; states are in posterior standard deviations:
+
+* `mean`: squared bias of the ensemble mean, over d. `covariance`: squared bias of the ensemble covariance in the
+  Frobenius norm, relative to that of the posterior. `energy`: 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely & Rizzo
+  2013, J. Stat. Plann. Inference 143) between one member X of any repetition and the posterior Y, at the
+  last cycle. All three are U-statistics: averages of a kernel over pairs of *different* repetitions. Members of
+  one repetition share an ensemble, so their pairs would not be pairs of independent draws.
+* `crps` (one variable): the fair continuous ranked probability score (Ferro 2014, Q. J. R. Meteorol. Soc. 140)
+  of each ensemble, averaged over the posterior, less what the posterior itself scores.
+
+`mean_mse` and `covariance_mse` are the mean squares of one analysis's errors: biases and the sampling error of M
+members together. Independent exact draws have 1/M and, for a Gaussian with covariance C,
+(1 + (tr C / |C|_F)^2)/(M - 1).
+
+Over several cycles, means and covariances are averaged over all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxda.filters import baselines, ensf, letkf
+from jaxda.filters.localization import Geometry
+from jaxda.observations import FUNCTIONS, Observation, Operator, PointFunction
+
+Analysis = Callable[[Array, Array, Observation], Array]
+
+#: members and exact samples of a repetition that enter the energy distance: it costs their square
+ENERGY_MEMBERS = 32
+#: exact samples of a repetition that enter its CRPS
+CRPS_SAMPLES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A prior, what is observed at each of T cycles, and the exact posteriors of d variables.
+
+    Attributes:
+        prior: (key, M) -> independent members `(M, d)` before the first cycle.
+        observations: values and precisions, each `(T, d)`; NaN and 0 where nothing is observed.
+        forecast: `(M, d)` -> `(M, d)`, from one cycle's analysis to the next.
+        mean: of the posteriors, `(T, d)`.
+        covariance: of the posteriors, `(T, d, d)`.
+        sample: (key, n) -> independent draws from the posteriors, `(T, n, d)`.
+    """
+
+    name: str
+    prior: Callable[[Array, int], Array]
+    operator: Operator
+    observations: Observation
+    mean: np.ndarray
+    covariance: np.ndarray
+    sample: Callable[[Array, int], Array]
+    forecast: Callable[[Array], Array] = lambda ensemble: ensemble
+
+
+# Problems
+
+
+class Mixture(NamedTuple):
+    """Weights `(K,)`, means `(K, d)` and covariances `(K, d, d)` of K Gaussians."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean `(d,)` and covariance `(d, d)`."""
+        mean = self.weights @ self.means
+        around = self.means - mean
+        return mean, np.einsum("k,kij->ij", self.weights, self.covariances + around[:, :, None] * around[:, None])
+
+    def sample(self, key: Array, n: int) -> Array:
+        """n independent draws `(n, d)`."""
+        key_component, key_normal = jax.random.split(key)
+        chosen = jax.random.categorical(key_component, jnp.log(jnp.asarray(self.weights)), shape=(n,))
+        normal = jax.random.normal(key_normal, (n, self.means.shape[1]))
+        roots = jnp.asarray(np.linalg.cholesky(self.covariances))
+        return jnp.asarray(self.means)[chosen] + jnp.einsum("nij,nj->ni", roots[chosen], normal)
+
+
+def kalman_update(prior: Mixture, values: np.ndarray, precision: np.ndarray) -> Mixture:
+    """The posterior of values `(d,)` = x + error: each component's Kalman update (Alspach & Sorenson 1972)."""
+    seen = np.flatnonzero(precision > 0)
+    H, R = np.eye(len(values))[seen], np.diag(1.0 / precision[seen])
+    means, covariances, logs = [], [], []
+    for weight, m, P in zip(*prior, strict=True):
+        innovation, S = values[seen] - H @ m, H @ P @ H.T + R
+        K = np.linalg.solve(S, H @ P).T
+        left = np.eye(len(m)) - K @ H
+        means.append(m + K @ innovation)
+        covariances.append(left @ P @ left.T + K @ R @ K.T)  # Joseph's form: symmetric and positive
+        fit = innovation @ np.linalg.solve(S, innovation) + np.linalg.slogdet(S)[1]
+        logs.append(math.log(weight) - 0.5 * fit)
+    weights = np.exp(np.array(logs) - max(logs))
+    return Mixture(weights / weights.sum(), np.array(means), np.array(covariances))
+
+
+def linear_problem(
+    name: str, prior: Mixture, values: np.ndarray, precision: np.ndarray, model: np.ndarray | None = None
+) -> Problem:
+    """Observations `(T, d)` of x itself, a Gaussian mixture as prior, x -> model x between cycles."""
+    posteriors, now = [], prior
+    for y, r in zip(values, precision, strict=True):
+        if posteriors:
+            now = Mixture(now.weights, now.means @ model.T, model @ now.covariances @ model.T)
+        now = kalman_update(now, y, r)
+        posteriors.append(now)
+    moments = [posterior.moments() for posterior in posteriors]
+
+    def sample(key, n):
+        keys = jax.random.split(key, len(posteriors))
+        return jnp.stack([posterior.sample(k, n) for posterior, k in zip(posteriors, keys, strict=True)])
+
+    return Problem(
+        name,
+        prior.sample,
+        Operator((values.shape[1],), FUNCTIONS["identity"](1.0)),
+        Observation(np.where(precision > 0, values, np.nan), precision),
+        np.stack([mean for mean, _ in moments]),
+        np.stack([covariance for _, covariance in moments]),
+        sample,
+        (lambda ensemble: ensemble) if model is None else (lambda ensemble: ensemble @ jnp.asarray(model.T)),
+    )
+
+
+def gaussian(name: str, d: int, every: int = 1, sigma: float = 0.7) -> Problem:
+    """d correlated variables with standard deviations from 1 to 2, every `every`-th one observed.
+
+    Each datum is one standard deviation of its forecast, up and down in turn, from the prior's mean.
+    """
+    sd, index = np.linspace(1.0, 2.0, d), np.arange(d)
+    P = sd[:, None] * sd * np.exp(-np.abs(index[:, None] - index) / 2.0)
+    mean = 3.0 + np.cos(index)
+    seen = index % every == 0
+    values = mean + np.where(index // every % 2, -1.0, 1.0) * np.sqrt(sd**2 + sigma**2)
+    prior = Mixture(np.ones(1), mean[None], P[None])
+    return linear_problem(name, prior, values[None], np.where(seen, sigma**-2.0, 0.0)[None])
+
+
+def mixture_of_two() -> Problem:
+    """One variable, modes at -2 and 2; a coarse datum that makes the likelier of them the less likely one."""
+    prior = Mixture(np.array([0.6, 0.4]), np.array([[-2.0], [2.0]]), np.array([[[0.5]], [[0.3]]]))
+    return linear_problem("mixture-1", prior, np.array([[0.5]]), np.array([[1.5**-2.0]]))
+
+
+def mixture_of_three() -> Problem:
+    """Two variables, three modes of different shapes, the first variable observed."""
+    means = np.array([[-2.0, 0.0], [1.5, 2.0], [1.5, -2.0]])
+    covariances = np.array([[[0.5, 0.3], [0.3, 0.6]], [[0.4, -0.2], [-0.2, 0.3]], [[0.6, 0.0], [0.0, 0.3]]])
+    prior = Mixture(np.array([0.4, 0.35, 0.25]), means, covariances)
+    return linear_problem("mixture-2", prior, np.array([[0.5, 0.0]]), np.array([[1.0, 0.0]]))
+
+
+def scalar_problem(
+    name: str, mean: float, sd: float, function: PointFunction, value: float, sigma: float, points: int = 20001
+) -> Problem:
+    """One variable of prior N(mean, sd^2), its function observed: trapezoidal quadrature over 10 sd each way.
+
+    For smooth densities that vanish at the ends that rule's error is far below rounding (Trefethen & Weideman 2014).
+    """
+    x = mean + sd * np.linspace(-10.0, 10.0, points)
+    with jax.enable_x64(True):
+        hx = np.asarray(function.apply(jnp.asarray(x)))
+    log = -0.5 * ((x - mean) / sd) ** 2 - 0.5 * ((value - hx) / sigma) ** 2
+    density = np.exp(log - log.max())
+    density /= density.sum()
+    below = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1]))])
+    centre = density @ x
+
+    def sample(key, n):
+        return jnp.interp(jax.random.uniform(key, (1, n, 1)), jnp.asarray(below / below[-1]), jnp.asarray(x))
+
+    return Problem(
+        name,
+        lambda key, members: mean + sd * jax.random.normal(key, (members, 1)),
+        Operator((1,), function),
+        Observation(np.array([[value]]), np.array([[sigma**-2.0]])),
+        np.array([[centre]]),
+        np.array([[[density @ (x - centre) ** 2]]]),
+        sample,
+    )
+
+
+def rotation(cycles: int = 25, angle: float = 0.4, growth: float = 1.05, sigma: float = 0.5) -> Problem:
+    """A growing rotation of two variables, the first one observed: a linear model without error, over cycles."""
+    model = growth * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    prior = Mixture(np.ones(1), np.array([[1.0, -1.0]]), np.array([[[1.0, 0.5], [0.5, 2.0]]]))
+    rng = np.random.default_rng(0)
+    truth = rng.multivariate_normal(prior.means[0], prior.covariances[0])
+    states = np.stack([np.linalg.matrix_power(model, cycle) @ truth for cycle in range(cycles)])
+    precision = np.broadcast_to([sigma**-2.0, 0.0], states.shape)
+    return linear_problem("rotation", prior, states + sigma * rng.normal(size=states.shape), precision, model)
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "gaussian-1": lambda: gaussian("gaussian-1", 1),
+    "gaussian-2-part": lambda: gaussian("gaussian-2-part", 2, every=2),
+    "gaussian-5": lambda: gaussian("gaussian-5", 5),
+    "gaussian-20-part": lambda: gaussian("gaussian-20-part", 20, every=2),
+    "mixture-1": mixture_of_two,
+    "mixture-2": mixture_of_three,
+    "arctan": lambda: scalar_problem("arctan", 0.5, 1.5, FUNCTIONS["arctan"](1.0), 1.1, 0.15),
+    "cubic": lambda: scalar_problem("cubic", 0.5, 0.7, PointFunction(lambda x: x**3), 1.5, 0.5),
+    "square": lambda: scalar_problem("square", 0.3, 1.0, PointFunction(jnp.square), 1.5, 0.5),
+    "rotation": rotation,
+}
+
+
+# Filters
+
+
+def exact(problem: Problem, steps: int) -> Analysis:
+    """Independent draws from the exact posterior in place of an analysis: the floor of every measure."""
+
+    def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
+        known = jnp.nan_to_num(jnp.asarray(problem.observations.values, ensemble.dtype))
+        cycle = jnp.argmax(jnp.all(known == jnp.nan_to_num(observation.values), axis=-1))  # that of these data
+        return problem.sample(key, len(ensemble))[cycle]
+
+    return analysis
+
+
+def global_letkf(problem: Problem, steps: int) -> Analysis:
+    """The LETKF without localization or relaxation."""
+    geometry = Geometry(shape=problem.operator.shape, spacing=1.0)
+    return letkf.make_analysis(letkf.LETKFConfig(cutoff=math.inf, rtps=0.0), geometry, problem.operator)
+
+
+def bare_ensf(**options) -> Callable[[Problem, int], Analysis]:
+    """An EnSF whose path is never ended early and whose spread is never capped."""
+
+    def make(problem: Problem, steps: int) -> Analysis:
+        config = ensf.EnSFConfig(steps=steps, tolerance=0.0, spread_cap=math.inf, **options)
+        return ensf.make_analysis(config, problem.operator)
+
+    return make
+
+
+#: the closed-form score carried to the end, nothing put right afterwards
+CLOSED_FORM = {"weights": "softmax", "stop": 0.0, "relaxation": 0.0}
+
+#: name -> function (problem, steps) -> analysis; one line makes a filter part of the bench
+FILTERS: dict[str, Callable[[Problem, int], Analysis]] = {
+    "exact": exact,
+    "free-run": lambda problem, steps: baselines.make_free_run(),
+    "letkf": global_letkf,
+    "ensf": bare_ensf(),  # as published: per-member, stop 0.5, relaxation 1, linear damping, Euler
+    "ensf-exponential": bare_ensf(integrator="exponential"),
+    "ensf-quadratic": bare_ensf(damping="quadratic"),
+    "ensf-undamped": bare_ensf(damping="none"),
+    "ensf-eps-beta": bare_ensf(eps_beta=0.05),
+    "ensf-tan": bare_ensf(likelihood="tan"),
+    "ensf-unrelaxed": bare_ensf(relaxation=0.0),
+    "ensf-to-0": bare_ensf(stop=0.0, relaxation=0.0),
+    "softmax": bare_ensf(**CLOSED_FORM),
+    "softmax-exponential": bare_ensf(integrator="exponential", **CLOSED_FORM),
+    "softmax-quadratic": bare_ensf(damping="quadratic", **CLOSED_FORM),
+    "softmax-undamped": bare_ensf(damping="none", **CLOSED_FORM),
+    "softmax-eps-beta": bare_ensf(eps_beta=0.05, **CLOSED_FORM),
+    "softmax-minibatch": bare_ensf(minibatch=10, **CLOSED_FORM),
+}
+#: those that take no pseudo-time steps
+WITHOUT_STEPS = {"exact", "free-run", "letkf"}
+
+
+# Measures
+
+
+class Measure(NamedTuple):
+    """An average over repetitions and its Monte Carlo standard error."""
+
+    value: float
+    error: float
+
+
+@partial(jax.jit, static_argnums=(0, 1, 3, 4))
+def analyses(problem: Problem, analysis: Analysis, key: Array, members: int, repetitions: int) -> Array:
+    """Members `(R, T, M, d)` of the analyses at every cycle, each repetition from an ensemble of its own."""
+
+    def one(key):
+        key_prior, key_cycles = jax.random.split(key)
+        ensemble = problem.prior(key_prior, members)
+
+        def cycle(ensemble, given):
+            key, observation = given
+            posterior = analysis(key, ensemble, observation)
+            return problem.forecast(posterior), posterior
+
+        keys = jax.random.split(key_cycles, len(problem.mean))
+        observations = Observation(*(jnp.asarray(a, ensemble.dtype) for a in problem.observations))
+        return jax.lax.scan(cycle, ensemble, (keys, observations))[1]
+
+    return jax.vmap(one)(jax.random.split(key, repetitions))
+
+
+@partial(jax.jit, static_argnums=(0, 2, 3))
+def exact_draws(problem: Problem, key: Array, n: int, repetitions: int) -> Array:
+    """Independent draws `(R, n, d)` from the posterior of the last cycle."""
+    return jax.vmap(lambda key: problem.sample(key, n)[-1])(jax.random.split(key, repetitions))
+
+
+def u_statistic(kernel: np.ndarray) -> Measure:
+    """Average of a symmetric kernel h `(R, R)` over pairs of different repetitions, and its standard error.
+
+    The variance is 4 (R - 2)/(R (R - 1)) zeta_1 + 2/(R (R - 1)) zeta_2, with zeta_1 that of E[h(X, Y) | X] and zeta_2
+    that of h (Hoeffding 1948, Ann. Math. Statist. 19, eq. 5.13), zeta_1 from triples of different repetitions. Without
+    error zeta_1 is zero and is estimated as zero at least, which makes the error too large by a third on average; the
+    jackknife may find next to no error at all there.
+    """
+    r = len(kernel)
+    off = kernel - np.diag(np.diag(kernel))
+    of_each, squares = off.sum(1), (off**2).sum()
+    value = of_each.sum() / (r * (r - 1))
+    zeta_1 = max(((of_each**2).sum() - squares) / (r * (r - 1) * (r - 2)) - value**2, 0.0)
+    zeta_2 = max(squares / (r * (r - 1)) - value**2, 0.0)
+    return Measure(float(value), math.sqrt((4.0 * (r - 2) * zeta_1 + 2.0 * zeta_2) / (r * (r - 1))))
+
+
+def average(values: np.ndarray) -> Measure:
+    """Mean of independent values `(R,)` and its standard error."""
+    return Measure(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)))
+
+
+def distances(x: Array, y: Array) -> Array:
+    """Mean distance `(R, S)` between a member of x[r] and one of y[s], from x `(R, M, d)` and y `(S, K, d)`."""
+    flat = y.reshape(-1, y.shape[-1])
+
+    def one(member):  # one at a time: (M, S K) distances, never all of them
+        square = ((member[:, None] - flat) ** 2).sum(-1)
+        return jnp.sqrt(square).reshape(len(member), *y.shape[:2]).mean((0, 2))
+
+    return jax.lax.map(one, x)
+
+
+def energy_kernel(x: Array, y: Array) -> Array:
+    """Kernel `(R, R)` whose average over r != s is the energy distance of x and y, each `(R, K, d)`.
+
+    Szekely & Rizzo 2013: |x_r - y_s| + |x_s - y_r| - |x_r - x_s| - |y_r - y_s|.
+    """
+    between = distances(x, y)
+    return between + between.T - distances(x, x) - distances(y, y)
+
+
+@jax.jit
+def fair_crps(x: Array, y: Array) -> Array:
+    """Fair CRPS `(R,)` of ensembles x `(R, M)`, averaged over draws y `(R, K)`, less that of the law of y.
+
+    Ferro 2014: E|X - Y| - E|X - X'|/2 - E|Y - Y'|/2 over pairs of different members.
+    """
+
+    def within(a):  # mean distance of pairs: the k-th smallest of n is above k and below n - 1 - k others
+        n = a.shape[-1]
+        rank = 2.0 * jnp.arange(n, dtype=a.dtype) - (n - 1)
+        return 2.0 * (jnp.sort(a) * rank).sum(-1) / (n * (n - 1))
+
+    return jnp.abs(x[:, :, None] - y[:, None]).mean((1, 2)) - 0.5 * within(x) - 0.5 * within(y)
+
+
+@jax.jit
+def kernels(found: Array, draws: Array, mean: Array, covariance: Array) -> tuple[Array, Array, Array]:
+    """Kernels `(R, R)` of the squared biases of mean and covariance, and of the energy distance.
+
+    Args:
+        found: analyses `(R, T, M, d)`.
+        draws: from the last posterior `(R, K, d)`.
+        mean: of the posteriors, `(T, d)`.
+        covariance: of the posteriors, `(T, d, d)`.
+    """
+    repetitions, cycles, members, d = found.shape
+    sd = jnp.sqrt(jnp.diagonal(covariance, axis1=1, axis2=2))
+    average = found.mean(2)
+    bias = ((average - mean) / sd).reshape(repetitions, -1)
+    around = found - average[:, :, None]
+    own = jnp.einsum("rtmi,rtmj->rtij", around, around) / (members - 1)
+    size = jnp.sqrt((covariance**2).sum((1, 2), keepdims=True))
+    excess = ((own - covariance) / size).reshape(repetitions, -1)
+    x, y = ((a[:, :ENERGY_MEMBERS] - mean[-1]) / sd[-1] for a in (found[:, -1], draws))
+    return bias @ bias.T / (cycles * d), excess @ excess.T / cycles, energy_kernel(x, y)
+
+
+def compared(problem: Problem, found: Array, draws: Array) -> dict[str, Measure]:
+    """Every measure of the module's docstring, by name, of analyses `(R, T, M, d)` and exact draws `(R, K, d)`.
+
+    All are NaN where a member is not finite: what a filter leaves after it failed has no error worth a number.
+    """
+    found = jnp.where(jnp.isfinite(found).all(), found, jnp.nan)
+    of_mean, of_covariance, of_energy = map(np.asarray, kernels(found, draws, problem.mean, problem.covariance))
+    result = {
+        "mean": u_statistic(of_mean),
+        "covariance": u_statistic(of_covariance),
+        "energy": u_statistic(of_energy),
+        "mean_mse": average(np.diag(of_mean)),
+        "covariance_mse": average(np.diag(of_covariance)),
+    }
+    if problem.mean.shape[1] == 1:
+        sd = math.sqrt(problem.covariance[-1, 0, 0])
+        result["crps"] = average(np.asarray(fair_crps(found[:, -1, :, 0], draws[..., 0])) / sd)
+    return result
+
+
+def measured(problem: Problem, analysis: Analysis, key: Array, members: int, repetitions: int) -> dict[str, Measure]:
+    """Measures of an analysis, `compared` with exact draws.
+
+    Raises:
+        ValueError: fewer than 3 repetitions, which leave no error to estimate, or fewer than 2 members.
+    """
+    if repetitions < 3:
+        raise ValueError(f"repetitions = {repetitions} leaves no Monte Carlo error; use at least 3")
+    if members < 2:
+        raise ValueError(f"members = {members} leaves no covariance; use at least 2")
+    key_analyses, key_exact = jax.random.split(key)
+    found = analyses(problem, analysis, key_analyses, members, repetitions)
+    samples = CRPS_SAMPLES if problem.mean.shape[1] == 1 else ENERGY_MEMBERS
+    return compared(problem, found, exact_draws(problem, key_exact, samples, repetitions))
