@@ -38,7 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxda.filters import baselines, ensf, letkf
+from jaxda.filters import baselines, ensf, letkf, local_score
 from jaxda.filters.localization import Geometry
 from jaxda.observations import FUNCTIONS, Observation, Operator, PointFunction
 
@@ -246,6 +246,16 @@ def global_letkf(problem: Problem, steps: int) -> Analysis:
     return letkf.make_analysis(letkf.LETKFConfig(cutoff=math.inf, rtps=0.0), geometry, problem.operator)
 
 
+def given_prior(**options) -> Callable[[Problem, int], Analysis]:
+    """The local score filter without localization, told that the ensemble's covariance is right and complete."""
+
+    def make(problem: Problem, steps: int) -> Analysis:
+        config = local_score.LocalScoreConfig(cutoff=math.inf, flow_steps=max(2, steps // 2), **options)
+        return local_score.make_analysis(config, Geometry(problem.operator.shape, 1.0), problem.operator)
+
+    return make
+
+
 def bare_ensf(**options) -> Callable[[Problem, int], Analysis]:
     """An EnSF whose path is never ended early and whose spread is never capped."""
 
@@ -264,6 +274,9 @@ FILTERS: dict[str, Callable[[Problem, int], Analysis]] = {
     "exact": exact,
     "free-run": lambda problem, steps: baselines.make_free_run(),
     "letkf": global_letkf,
+    "local-score": given_prior(),
+    "local-score-given": given_prior(inflation=1.0, full_rank=0.0),
+    "local-score-kernel": given_prior(inflation=1.0, full_rank=0.0, kernel=0.4),
     "ensf": bare_ensf(),  # as published: per-member, stop 0.5, relaxation 1, linear damping, Euler
     "ensf-exponential": bare_ensf(integrator="exponential"),
     "ensf-quadratic": bare_ensf(damping="quadratic"),
@@ -280,7 +293,7 @@ FILTERS: dict[str, Callable[[Problem, int], Analysis]] = {
     "softmax-minibatch": bare_ensf(minibatch=10, **CLOSED_FORM),
 }
 #: those that take no pseudo-time steps
-WITHOUT_STEPS = {"exact", "free-run", "letkf"}
+WITHOUT_STEPS = {"exact", "free-run", "letkf", "local-score", "local-score-given"}
 
 
 # Measures

@@ -1,6 +1,6 @@
 """Measure the parts of a cycle: python scripts/bench.py NAME... [--N 64] [--members 20] [--dtype float32].
 
-NAME is one or more of sqg-step, letkf, ensf, cycle. Each is compiled, run once, and then timed several times; the
+NAME is one or more of sqg-step, letkf, local-score, ensf, cycle. Each is compiled, run once, and then timed several times; the
 median, the fastest and the slowest are printed. With --peer FOLDER, a folder that holds the public NumPy package
 `sqgturb` (its `SQG` model with FFTW, and `enkf_update`), the peer is timed in turn with ours in the same process, and
 the ratio of the medians is printed. --json FILE keeps the numbers.
@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from jaxda import observations, twin
-from jaxda.filters import ensf, letkf
+from jaxda.filters import ensf, letkf, local_score
 from jaxda.filters.localization import Geometry
 from jaxda.models import sqg
 from jaxda.output import report
@@ -56,6 +56,8 @@ class Case:
         self.observation = self.observe(jax.random.key(2), self.truth)
         self.geometry = Geometry.of(self.model)
         self.letkf = letkf.make_analysis(letkf.LETKFConfig(), self.geometry, self.operator, self.mesh)
+        ours = local_score.LocalScoreConfig()
+        self.local_score = local_score.make_analysis(ours, self.geometry, self.operator, self.mesh)
         steps = {"euler": 1000, "exponential": 50}[integrator]
         self.ensf = ensf.make_analysis(
             ensf.EnSFConfig(integrator=integrator, steps=steps, tolerance=0), self.operator, 1000.0
@@ -72,6 +74,11 @@ def letkf_analysis(case: Case) -> tuple[Callable, float]:
     return partial(jax.jit(case.letkf), jax.random.key(3), case.ensemble, case.observation), 1
 
 
+def local_score_analysis(case: Case) -> tuple[Callable, float]:
+    """One analysis of the local score filter at its defaults, every point observed."""
+    return partial(jax.jit(case.local_score), jax.random.key(3), case.ensemble, case.observation), 1
+
+
 def ensf_analysis(case: Case) -> tuple[Callable, float]:
     """One EnSF analysis of the published kind."""
     return partial(jax.jit(case.ensf), jax.random.key(3), case.ensemble, case.observation), 1
@@ -84,7 +91,13 @@ def whole_cycle(case: Case) -> tuple[Callable, float]:
     return partial(jax.jit(partial(twin.cycle, **parts)), jax.random.key(4), case.ensemble, truth), 10
 
 
-BENCHMARKS = {"sqg-step": sqg_step, "letkf": letkf_analysis, "ensf": ensf_analysis, "cycle": whole_cycle}
+BENCHMARKS = {
+    "sqg-step": sqg_step,
+    "letkf": letkf_analysis,
+    "local-score": local_score_analysis,
+    "ensf": ensf_analysis,
+    "cycle": whole_cycle,
+}
 
 
 def peer_of(name: str, case: Case, folder: Path) -> tuple[Callable, float] | None:

@@ -67,7 +67,7 @@ def test_medians_of_all_parts_and_of_the_peers(tmp_path, monkeypatch):
     (tmp_path / "sqgturb" / "__init__.py").write_text(PEER)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.delitem(sys.modules, "sqgturb", raising=False)
-    names = ["sqg-step", "letkf", "ensf", "cycle"]
+    names = ["sqg-step", "letkf", "local-score", "ensf", "cycle"]
     status, out, _ = run(
         *names, *SMALL, "--integrator", "exponential", "--peer", tmp_path, "--json", tmp_path / "a.json"
     )
@@ -77,6 +77,7 @@ def test_medians_of_all_parts_and_of_the_peers(tmp_path, monkeypatch):
     assert {name: list(codes) for name, codes in found["seconds"].items()} == {
         "sqg-step": ["jaxda", "peer"],
         "letkf": ["jaxda", "peer"],
+        "local-score": ["jaxda"],
         "ensf": ["jaxda"],
         "cycle": ["jaxda"],
     }

@@ -267,7 +267,7 @@ def case(seed, members=6):
     return ensemble, Observation(values, precision)
 
 
-@pytest.mark.parametrize("name", ["letkf", *ENSF])
+@pytest.mark.parametrize("name", ["letkf", "local-score-given", *ENSF])
 @few
 @given(seed=seeds, shift=st.floats(-20.0, 20.0), factor=st.floats(0.1, 50.0))
 def test_analyses_know_no_origin_and_no_unit(x64, assert_near, name, seed, shift, factor):
