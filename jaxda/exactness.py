@@ -250,7 +250,8 @@ def given_prior(**options) -> Callable[[Problem, int], Analysis]:
     """The local score filter without localization, told that the ensemble's covariance is right and complete."""
 
     def make(problem: Problem, steps: int) -> Analysis:
-        config = local_score.LocalScoreConfig(cutoff=math.inf, flow_steps=max(2, steps // 2), **options)
+        flow = {} if steps is None else {"flow_steps": max(2, steps // 2)}  # up and down
+        config = local_score.LocalScoreConfig(cutoff=math.inf, **flow, **options)
         return local_score.make_analysis(config, Geometry(problem.operator.shape, 1.0), problem.operator)
 
     return make

@@ -1,7 +1,7 @@
 """Measure the parts of a cycle: python scripts/bench.py NAME... [--N 64] [--members 20] [--dtype float32].
 
-NAME is one or more of sqg-step, letkf, local-score, ensf, cycle. Each is compiled, run once, and then timed several times; the
-median, the fastest and the slowest are printed. With --peer FOLDER, a folder that holds the public NumPy package
+NAME is one or more of sqg-step, letkf, local-score, ensf, cycle. Each is compiled, run once, and then timed several
+times; the median, the fastest and the slowest are printed. With --peer FOLDER, a folder of the public NumPy package
 `sqgturb` (its `SQG` model with FFTW, and `enkf_update`), the peer is timed in turn with ours in the same process, and
 the ratio of the medians is printed. --json FILE keeps the numbers.
 """

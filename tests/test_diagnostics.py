@@ -72,3 +72,14 @@ def test_crps_of_gaussian_members_is_the_closed_form_at_any_ensemble_size(x64, m
     found = diagnostics.crps(ensemble, jnp.full(points, truth))
     one = jax.vmap(lambda x: diagnostics.crps(x[:, None], jnp.array([truth])))(ensemble.T[:5000])
     assert abs(float(found) - expected) < 4.0 * float(one.std()) / points**0.5
+
+
+@pytest.mark.parametrize("members", [2, 20])
+def test_crps_of_members_placed_around_their_mean_is_too_small(x64, members):
+    """What the docstring warns of; error of the mean and spread are one, for many members it is 1/sqrt(pi)."""
+    points = 200_000
+    states = jax.random.normal(jax.random.key(0), (members + 1, points))
+    found = float(diagnostics.crps(states[1:] - states[1:].mean(0), states[0]))
+    expected = (np.sqrt(2.0 * (2.0 - 1.0 / members)) - 1.0) / np.sqrt(np.pi)
+    assert abs(found - expected) < 0.006
+    assert expected < (0.75 if members == 2 else 0.98) / np.sqrt(np.pi)
