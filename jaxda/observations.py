@@ -300,13 +300,8 @@ def screened(operator: Operator, ensemble: Array, observation: Observation, limi
     exceeds `limit` max(1, median n / 0.6745), the median over the observations still in: 0.6745 is that of |N(0, 1)|,
     so the factor is 1 for a reliable ensemble, and grows with an error that is felt everywhere, which rejects nothing.
     Where the operator saturates, as arctan does, a confident forecast of the wrong sign makes good data look absurd:
-<<<<<<< HEAD
-    use inf there. A gross-error check against the background, as in Lorenc & Hammond (1988), Q. J. R. Meteorol. Soc.
-    114, 847-880.
-=======
     use inf there. It is the usual check of observations against the background (as in Lorenc & Hammond 1988,
     Q. J. R. Meteorol. Soc. 114), with the cycle's own scale.
->>>>>>> scores
 
     Args:
         ensemble: forecast members `(M, *shape)`, M >= 2.
