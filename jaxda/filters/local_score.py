@@ -5,10 +5,12 @@ sqrt(lambda); w has a kernel of width kappa at each member's own coordinates (a 
 for kappa -> 0; `ensemble_flow`); e ~ N(0, q I) is what no member knows. So the prior has full rank, its members'
 part is smooth in space, and lambda and q are measured at each cycle from the innovations (`innovations`).
 
-**Likelihood.** The true one. At the current estimate x^ an observation y = h(x) + N(0, R) is, by h's slope s
-(automatic differentiation), a datum z = x^ + (y - h(x^))/s of variance R/s^2; the estimate is moved by at most a few
-prior standard deviations and the slope taken anew (iterated Gauss-Newton, Bell & Cathey 1993, IEEE Trans. Autom.
-Control 38, eq. 6). One pass is exact for linear h; otherwise the posterior is its Laplace approximation.
+**Likelihood.** The true one. Each observation y = h(x) + N(0, R) of a value x is stood for by a datum z = x + N(0, R')
+such that the analysis with all data has, at each observed value, the mean and variance that the true likelihood gives
+with the rest of the analysis as prior: expectation propagation (Minka 2001, PhD thesis, MIT, Sec. 3.2), whose integrals
+are over one variable at a time and need h alone. Where it starts is found by iterated Gauss-Newton (Bell & Cathey 1993,
+IEEE Trans. Autom. Control 38): z = x^ + (y - h(x^))/s and R' = R/s^2 by h's slope s at the current estimate x^
+(automatic differentiation), which moves by at most a few prior standard deviations. Linear h need neither.
 
 **Score and transport.** With data z, variances R, tapers rho and W = rho/(R + q) the posterior of w at a column is
 
@@ -57,6 +59,8 @@ from jaxda.observations import Observation, Operator, cleaned, linearised
 from jaxda.parallel.mesh import over_columns
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
 
+#: grid of the integrals of expectation propagation: points, and standard deviations to each side
+NODES, NODES_REACH = 101, 10.0
 #: lambda is measured at so many times more columns than q: its effect is smaller, and one candidate for q costs less
 MORE = 4
 
@@ -84,7 +88,10 @@ class LocalScoreConfig(FilterSettings):
     )
     sample: Count = described(256, "columns at which q is measured; lambda at four times as many [1]")
     regions: Count = described(1, "regions along each axis that measure it separately [1]")
-    iterations: Count = described(5, "passes of Gauss-Newton where the operator is not linear [1]")
+    iterations: Count = described(4, "passes of Gauss-Newton where the operator is not linear [1]")
+    matchings: Annotated[int, Field(ge=0)] = described(
+        2, "passes of expectation propagation after them; 0: the Laplace approximation [1]"
+    )
     step_limit: Positive = described(3.0, "longest step of a pass [prior standard deviations]")
     batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
 
@@ -100,6 +107,29 @@ def data_at(operator: Operator, observation: Observation, x: Array) -> tuple[Arr
     felt = jnp.isfinite(precision) & (precision > jnp.finfo(x.dtype).tiny)
     z = jnp.where(felt, gx + (observation.values - hx) / jnp.where(felt, slope, 1.0), 0.0)
     return z, jnp.where(felt, 1.0 / jnp.where(felt, precision, 1.0), jnp.inf)
+
+
+def matched(operator: Operator, observation: Observation, mean: Array, spread2: Array, z: Array, variance: Array):
+    """Data z and their variances `(*values_shape)` after one pass of expectation propagation.
+
+    The prior of each value is the present analysis, of this mean and variance `spread2` `(*values_shape)`, with the
+    value's own datum (z, variance) taken out. Prior times likelihood is integrated on a grid over the analysis.
+    """
+    seen = observation.precision > 0
+    others = jnp.maximum(1.0 / spread2 - 1.0 / variance, 1e-3 / spread2)
+    centre = (mean / spread2 - jnp.where(jnp.isfinite(variance), z / variance, 0.0)) / others
+    offsets = jnp.linspace(-NODES_REACH, NODES_REACH, NODES, dtype=mean.dtype).reshape(-1, *[1] * mean.ndim)
+    nodes = mean + jnp.sqrt(spread2) * offsets
+    misfit = observation.values - operator.function.apply(nodes)
+    log_weight = -0.5 * (others * (nodes - centre) ** 2 + observation.precision * misfit**2)
+    weight = jax.nn.softmax(jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf), axis=0)
+    first = (weight * nodes).sum(0)
+    second = (weight * (nodes - first) ** 2).sum(0)
+    # a likelihood that widens its prior has no datum: the least informative one keeps the mean
+    precision = jnp.maximum(1.0 / second - others, 1e-3 * others)
+    datum = ((others + precision) * first - others * centre) / precision
+    usable = seen & jnp.isfinite(datum) & jnp.isfinite(precision)
+    return jnp.where(usable, datum, 0.0), jnp.where(usable, 1.0 / precision, jnp.inf)
 
 
 def white_update(operator: Operator, q: Array, variance: Array, residual: Array) -> Array:
@@ -129,6 +159,17 @@ def white_gain(operator: Operator, q: Array, variance: Array) -> Array:
     weight = jnp.where(seen, 1.0 / jnp.where(seen, variance + operator.interpolate(q), 1.0), 0.0)
     touched = q * operator.spread(weight)
     return touched / (1.0 + touched)
+
+
+class Gaussian(NamedTuple):
+    """An analysis: mean, member deviations before and increment of the white part, q, its gain g, prior spread."""
+
+    mean: Array
+    members: Array
+    white: Array
+    q: Array
+    gain: Array
+    scale: Array
 
 
 class Regions(NamedTuple):
@@ -181,7 +222,7 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         for size in (config.sample, MORE * config.sample)
     )
     region_of = make_regions(geometry.columns, config.regions)
-    iterations = 1 if operator.function.linear else config.iterations
+    linear = operator.function.linear
 
     def equations(columns, y, datum, variance):
         """G `(levels, C, M, M)` and b `(levels, C, M)` at columns `(C,)`."""
@@ -238,9 +279,8 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         to_state = lambda by_column: by_column.T.reshape(-1, *geometry.shape)
         observed = lambda states: jax.vmap(operator.interpolate)(states).reshape(members, -1).T
 
-        def update(guess):
-            """Mean, member deviations without the white part, its increment, gain and q, from data taken at `guess`."""
-            z, variance = data_at(operator, observation, guess)
+        def solved(z, variance) -> Gaussian:
+            """The analysis with the data z."""
             datum = jnp.where(jnp.isfinite(variance), z - operator.interpolate(mean), 0.0)
             flat = variance.reshape(-1)
             x = deviation / math.sqrt(members - 1)
@@ -253,29 +293,37 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             moved = to_state(run(by_column, observed(x), datum.reshape(-1), total))
             increment, moved = deviations(moved)
             white = white_update(operator, q, variance, datum - operator.interpolate(increment))
-            return increment + white, moved, white, (q, variance), (x**2).sum(0).mean() + q.mean()
+            scale = jnp.sqrt((x**2).sum(0).mean() + q.mean())
+            return Gaussian(mean + increment + white, moved, white, q, white_gain(operator, q, variance), scale)
 
-        def improve(guess, _):
-            target, *_, scale = update(guess)
-            limit = config.step_limit * jnp.sqrt(scale)
-            return guess + jnp.clip(mean + target - guess, -limit, limit), None
+        def stepped(guess, found: Gaussian):
+            """From the last guess towards the new one, no further than the slope at the guess may be trusted."""
+            limit = config.step_limit * found.scale
+            return guess + jnp.clip(found.mean - guess, -limit, limit)
 
-        guess = mean
-        if iterations > 1:
-            guess = jax.lax.scan(improve, mean, length=iterations - 1)[0]
-        increment, moved, white, (q, variance), scale = update(guess)
-        if iterations > 1:
-            limit = config.step_limit * jnp.sqrt(scale)
-            increment = guess - mean + jnp.clip(mean + increment - guess, -limit, limit)
-        gain = white_gain(operator, q, variance)
+        def newton(guess, _):
+            return stepped(guess, solved(*data_at(operator, observation, guess))), None
+
+        def match(data, _):
+            found = solved(*data)
+            variance = (1.0 - found.gain) ** 2 * jnp.var(found.members, axis=0, ddof=1) + (1.0 - found.gain) * found.q
+            at_data = [operator.interpolate(part) for part in (found.mean, variance)]
+            return matched(operator, observation, *at_data, *data), None
+
+        guess = mean if linear else jax.lax.scan(newton, mean, length=config.iterations)[0]
+        data = data_at(operator, observation, guess)
+        if config.matchings and not linear:
+            data = jax.lax.scan(match, data, length=config.matchings)[0]
+        found = solved(*data)
+        centre = found.mean if linear else stepped(guess, found)
+        moved, q, gain = found.members, found.q, found.gain
         known = jnp.var(moved, axis=0, ddof=1)
-        moved = moved - jax.vmap(lambda one: white_update(operator, q, variance, operator.interpolate(one)))(moved)
+        moved = moved - jax.vmap(lambda one: white_update(operator, q, data[1], operator.interpolate(one)))(moved)
         rest = (1.0 - gain) * (q * (1.0 - gain) + gain**2 * known)
         own = jnp.var(moved, axis=0, ddof=1)
         moved = moved * jnp.sqrt(1.0 + rest / jnp.where(own > 0, own, 1.0))
         signs = jax.random.normal(key, (members,), dtype)
         signs = (signs - signs.mean()) / jnp.std(signs, ddof=1)
-        kept = jnp.sqrt(1.0 - gain) * white
-        return mean + increment + moved + signs.reshape(-1, *[1] * kept.ndim) * kept
+        return centre + moved + signs.reshape(-1, *[1] * centre.ndim) * jnp.sqrt(1.0 - gain) * found.white
 
     return analysis

@@ -106,11 +106,35 @@ def test_nonlinear_mean_is_the_most_probable_state(x64, function):
     rng = np.random.default_rng(0)
     members = rng.normal(1.0, 2.0, size=(30, 1))
     for value in (0.2, 0.9, 1.3):
-        analysis = analysis_of(geometry, operator, inflation=1.0, full_rank=0.0, iterations=30)
+        analysis = analysis_of(geometry, operator, inflation=1.0, full_rank=0.0, iterations=30, matchings=0)
         analysed = analysis(KEY, members, Observation(np.array([value]), np.array([100.0])))
         grid = np.linspace(-6.0, 8.0, 200001)
         cost = (grid - members.mean()) ** 2 / members.var(ddof=1) + 100.0 * (value - function.apply(grid)) ** 2
         np.testing.assert_allclose(analysed.mean(), grid[cost.argmin()], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("function", "tolerance", "of_variance"),
+    [
+        (FUNCTIONS["arctan"](1.0), 0.01, 0.05),
+        (PointFunction(lambda x: x**3), 0.01, 0.05),
+        (PointFunction(lambda x: x**2), 0.03, 0.5),  # two modes: the grid around one sees a part of the other
+    ],
+)
+def test_nonlinear_mean_and_spread_are_the_exact_posteriors(x64, function, tolerance, of_variance):
+    """One point: mean and variance of prior times true likelihood, integrated on a grid."""
+    geometry, operator = Geometry((1,), spacing=1.0), Operator((1,), function)
+    members = np.random.default_rng(0).normal(1.0, 0.8, size=(30, 1))
+    analysis = analysis_of(geometry, operator, inflation=1.0, full_rank=0.0, iterations=8, matchings=6)
+    for value in (0.2, 0.9, 1.4):
+        analysed = np.asarray(analysis(KEY, members, Observation(np.array([value]), np.array([16.0]))))
+        grid = np.linspace(-6.0, 8.0, 20001)
+        cost = (grid - members.mean()) ** 2 / members.var(ddof=1) + 16.0 * (value - function.apply(grid)) ** 2
+        density = np.exp(-0.5 * (cost - cost.min()))
+        density /= density.sum()
+        exact = (density * grid).sum()
+        np.testing.assert_allclose(analysed.mean(), exact, atol=tolerance)
+        np.testing.assert_allclose(analysed.var(ddof=1), (density * (grid - exact) ** 2).sum(), rtol=of_variance)
 
 
 def test_no_iterations_are_spent_on_linear_operators():
