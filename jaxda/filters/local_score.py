@@ -9,8 +9,9 @@ part is smooth in space, and lambda and q are measured at each cycle from the in
 such that the analysis with all data has, at each observed value, the mean and variance that the true likelihood gives
 with the rest of the analysis as prior: expectation propagation (Minka 2001, PhD thesis, MIT, Sec. 3.2), whose integrals
 are over one variable at a time and need h alone. Where it starts is found by iterated Gauss-Newton (Bell & Cathey 1993,
-IEEE Trans. Autom. Control 38): z = x^ + (y - h(x^))/s and R' = R/s^2 by h's slope s at the current estimate x^
-(automatic differentiation), which moves by at most a few prior standard deviations. Linear h need neither.
+IEEE Trans. Autom. Control 38) with secants of h around the current estimate, first as long as the prior's spread and
+halved at each pass; a pass moves the estimate by at most a few prior standard deviations. Linear h need neither, and
+nothing needs h's derivative.
 
 **Score and transport.** With data z, variances R, tapers rho and W = rho/(R + q) the posterior of w at a column is
 
@@ -55,7 +56,7 @@ from jaxda.filters.inflation import deviations
 from jaxda.filters.innovations import PriorError
 from jaxda.filters.letkf import normal_equations
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
-from jaxda.observations import Observation, Operator, cleaned, linearised
+from jaxda.observations import Observation, Operator, cleaned
 from jaxda.parallel.mesh import over_columns
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
 
@@ -96,16 +97,20 @@ class LocalScoreConfig(FilterSettings):
     batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
 
 
-def data_at(operator: Operator, observation: Observation, x: Array) -> tuple[Array, Array]:
-    """Data z for G x and their variances R/s^2, `(*values_shape)` each, by the slope s of h at the state x.
+def data_at(operator: Operator, observation: Observation, x: Array, reach: Array) -> tuple[Array, Array]:
+    """Data z for G x and their variances, `(*values_shape)` each, by the secant of h over x - reach to x + reach.
 
+    With s the slope of the secant, z = Gx + (y - the mean of h at its ends)/s; the square of that mean less h in the
+    middle adds to the variance R what the secant misses (two sigma points, Julier & Uhlmann 1997, Proc. SPIE 3068).
     The variance is inf where nothing was observed or h does not feel x.
     """
     gx = operator.interpolate(x)
-    hx, slope, precision = linearised(operator, observation, x)
-    precision = precision.astype(x.dtype) * slope**2
-    felt = jnp.isfinite(precision) & (precision > jnp.finfo(x.dtype).tiny)
-    z = jnp.where(felt, gx + (observation.values - hx) / jnp.where(felt, slope, 1.0), 0.0)
+    ends = [operator.function.apply(gx + side * reach) for side in (-1.0, 1.0)]
+    middle, slope = 0.5 * (ends[0] + ends[1]), 0.5 * (ends[1] - ends[0]) / reach
+    missed = middle - operator.function.apply(gx)
+    precision = slope**2 / (1.0 / observation.precision.astype(x.dtype) + missed**2)
+    felt = (observation.precision > 0) & jnp.isfinite(precision) & (precision > jnp.finfo(x.dtype).tiny)
+    z = jnp.where(felt, gx + (observation.values - middle) / jnp.where(felt, slope, 1.0), 0.0)
     return z, jnp.where(felt, 1.0 / jnp.where(felt, precision, 1.0), jnp.inf)
 
 
@@ -125,9 +130,12 @@ def matched(operator: Operator, observation: Observation, mean: Array, spread2: 
     weight = jax.nn.softmax(jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf), axis=0)
     first = (weight * nodes).sum(0)
     second = (weight * (nodes - first) ** 2).sum(0)
-    # a likelihood that widens its prior has no datum: the least informative one keeps the mean
-    precision = jnp.maximum(1.0 / second - others, 1e-3 * others)
-    datum = ((others + precision) * first - others * centre) / precision
+    # a likelihood that widens its prior is no datum: a weak one is put for it, near enough to surprise nobody
+    gained, least = 1.0 / second - others, 1e-3 * others
+    precision = jnp.maximum(gained, least)
+    pull = (others + precision) * (first - centre) / precision
+    usual = jnp.sqrt(1.0 / precision + 1.0 / others)
+    datum = centre + jnp.where(gained > least, pull, jnp.clip(pull, -usual, usual))
     usable = seen & jnp.isfinite(datum) & jnp.isfinite(precision)
     return jnp.where(usable, datum, 0.0), jnp.where(usable, 1.0 / precision, jnp.inf)
 
@@ -277,6 +285,9 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         observation = cleaned(observation)
         mean, deviation = deviations(ensemble)
         to_state = lambda by_column: by_column.T.reshape(-1, *geometry.shape)
+        # never so short that a difference of h drowns in rounding
+        reach = jnp.maximum(jnp.std(operator.interpolate(ensemble), axis=0, ddof=1), 1e-3 * jnp.sqrt((mean**2).mean()))
+        reach = jnp.where(reach > 0, reach, 1.0)
         observed = lambda states: jax.vmap(operator.interpolate)(states).reshape(members, -1).T
 
         def solved(z, variance) -> Gaussian:
@@ -301,8 +312,8 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             limit = config.step_limit * found.scale
             return guess + jnp.clip(found.mean - guess, -limit, limit)
 
-        def newton(guess, _):
-            return stepped(guess, solved(*data_at(operator, observation, guess))), None
+        def newton(guess, part):
+            return stepped(guess, solved(*data_at(operator, observation, guess, part * reach))), None
 
         def match(data, _):
             found = solved(*data)
@@ -310,8 +321,10 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             at_data = [operator.interpolate(part) for part in (found.mean, variance)]
             return matched(operator, observation, *at_data, *data), None
 
-        guess = mean if linear else jax.lax.scan(newton, mean, length=config.iterations)[0]
-        data = data_at(operator, observation, guess)
+        # the secants get shorter: first the way to go, then the tangent (any length serves where h is linear)
+        parts = 0.5 ** jnp.arange(config.iterations + 1, dtype=dtype)
+        guess = mean if linear else jax.lax.scan(newton, mean, parts[:-1])[0]
+        data = data_at(operator, observation, guess, parts[-1] * reach)
         if config.matchings and not linear:
             data = jax.lax.scan(match, data, length=config.matchings)[0]
         found = solved(*data)
