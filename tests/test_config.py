@@ -13,6 +13,7 @@ from jaxda.config import ExperimentConfig
 from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, ObservationsOnlyConfig
 from jaxda.filters.ensf import EnSFConfig
 from jaxda.filters.letkf import LETKFConfig
+from jaxda.filters.local_score import LocalScoreConfig
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
 from jaxda.observations import ObservationConfig
@@ -254,7 +255,7 @@ def test_a_mistake_is_one_line_that_names_the_field(small, overrides, words):
         ("cycles = 3\ncycles = 4", ["not a TOML file", "overwrite"]),
         (b"title = '\xff'", ["not a TOML file"]),
         (b"\x89HDF\r\n\x1a\n\0", ["not a TOML file"]),
-        ("", ["filters:", "required"]),
+        ("filters = 3", ["filters = 3"]),
         ("[[filters]]\nkind = 'letkf'", ["filters"]),
     ],
 )
@@ -279,7 +280,14 @@ CLASSES = {
     "shocks.": [ShockConfig],
     "observations.": [ObservationConfig],
     "initial.": [InitialConfig],
-    "filters.NAME.": [LETKFConfig, EnSFConfig, FreeRunConfig, ObservationsOnlyConfig, ClimatologyConfig],
+    "filters.NAME.": [
+        LocalScoreConfig,
+        LETKFConfig,
+        EnSFConfig,
+        FreeRunConfig,
+        ObservationsOnlyConfig,
+        ClimatologyConfig,
+    ],
     "output.": [configuration.OutputConfig],
 }
 TABLES = {prefix.split(".")[0] for prefix in CLASSES}
@@ -290,6 +298,11 @@ def numbers_in(hint):
     if typing.get_origin(hint) in (typing.Union, types.UnionType, typing.Annotated, tuple):
         return any(numbers_in(part) for part in typing.get_args(hint))
     return hint in (int, float)
+
+
+def test_an_empty_file_is_an_experiment_with_the_filter_to_start_with(tmp_path):
+    (tmp_path / "a.toml").write_text("")
+    assert configuration.read(tmp_path / "a.toml").filters == {"local-score": LocalScoreConfig()}
 
 
 def test_every_field_is_described_with_its_unit():

@@ -77,7 +77,7 @@ class LocalScoreConfig(FilterSettings):
     vertical_taper: Fraction | None = described(
         None, "weight of the other boundary's observations; from the Rossby radius where left out [1]"
     )
-    kernel: Annotated[float, Field(gt=0, le=1)] = described(1.0, "kernel width: 1 Gaussian prior, towards 0 particles")
+    kernel: Annotated[float, Field(gt=0, le=1)] = described(1.0, "kernel width: 1 Gaussian prior, towards 0 particles [1]")
     flow_steps: Count = described(20, "steps of the probability flow, up and down; unused for kernel = 1 [1]")
     inflation: Positive | None = described(None, "lambda, on the ensemble's variance; measured where left out [1]")
     full_rank: NonNegative | None = described(
@@ -324,7 +324,7 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         # the secants get shorter: first the way to go, then the tangent (any length serves where h is linear)
         parts = 0.5 ** jnp.arange(config.iterations + 1, dtype=dtype)
         guess = mean if linear else jax.lax.scan(newton, mean, parts[:-1])[0]
-        data = data_at(operator, observation, guess, parts[-1] * reach)
+        data = data_at(operator, observation, guess, reach if linear else parts[-1] * reach)
         if config.matchings and not linear:
             data = jax.lax.scan(match, data, length=config.matchings)[0]
         found = solved(*data)
