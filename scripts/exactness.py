@@ -1,6 +1,6 @@
 """Errors of filters against exact posteriors: python scripts/exactness.py [--filters A,B] [--problems P,Q] [...].
 
-Each filter makes one analysis (25 in `rotation`) of each problem of `jaxda.exactness`, from new ensembles in every
+Each filter makes one analysis (25 in `rotation`) of each problem of `jaxda.posteriors`, from new ensembles in every
 repetition. The table has, each with its Monte Carlo standard error,
 
   bias of mean        root of `mean` [posterior standard deviations]
@@ -27,10 +27,11 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from jaxda import exactness
-from jaxda.exactness import FILTERS, PROBLEMS, WITHOUT_STEPS, Measure
+from jaxda.exactness import FILTERS, WITHOUT_STEPS, Measure
 from jaxda.output import report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
+from jaxda.posteriors import PROBLEMS
 from jaxda.settings import Parser, one_line
 
 MEASURES = ("mean", "covariance", "energy", "crps", "mean_mse", "covariance_mse")

@@ -73,3 +73,12 @@ def band_limited():
 def cpus():
     """The two CPU devices, also where the default device is a GPU."""
     return jax.devices("cpu")[:2]
+
+
+@pytest.fixture
+def settings_of_jax(monkeypatch):
+    """A script sets JAX up for a process of its own; afterwards it is as it was."""
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
+    before = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", before)

@@ -1,45 +1,25 @@
 """scripts/bench.py: it measures what it is asked to, beside a peer too, and refuses bad input in one line."""
 
-import contextlib
-import importlib.util
-import io
 import json
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 
-import jax
+import calling
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench.py"
 SMALL = ("--N", "16", "--members", "4", "--repeats", "2")
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("bench", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+bench = calling.script("bench")
 
 
-bench = load()
+pytestmark = pytest.mark.usefixtures("settings_of_jax")
 
 
-@pytest.fixture(autouse=True)
-def settings_of_jax(monkeypatch):
-    """The script sets JAX up for a process of its own."""
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
-def run(*words):
-    """Exit status, standard output and standard error of the script."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = bench.main([str(word) for word in words])
-    return status, out.getvalue(), err.getvalue()
+run = partial(calling.call, bench)
 
 
 PEER = """

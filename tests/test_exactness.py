@@ -1,13 +1,10 @@
 """The bench of exact posteriors: it is right itself, it sees what is wrong, and what the filters do on it."""
 
-import contextlib
 import csv
-import importlib.util
-import io
 import math
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 
+import calling
 import jax
 import numpy as np
 import pytest
@@ -16,9 +13,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jaxda import exactness
-from jaxda.exactness import FILTERS, PROBLEMS, Mixture
+from jaxda import exactness, posteriors
+from jaxda.exactness import FILTERS
 from jaxda.observations import FUNCTIONS, Observation
+from jaxda.posteriors import PROBLEMS, Mixture
 
 KEY = jax.random.key(0)
 MEMBERS, REPETITIONS = 20, 96
@@ -53,7 +51,7 @@ def test_an_update_of_one_gaussian_is_its_information_form(assert_near, d, seed)
     rng = np.random.default_rng(seed)
     m, P, y = rng.normal(size=d), random_covariance(rng, d), rng.normal(size=d)
     precision = rng.uniform(0.1, 10.0, size=d) * (rng.uniform(size=d) < 0.7)
-    posterior = exactness.kalman_update(Mixture(np.ones(1), m[None], P[None]), y, precision)
+    posterior = posteriors.kalman_update(Mixture(np.ones(1), m[None], P[None]), y, precision)
     C = np.linalg.inv(np.linalg.inv(P) + np.diag(precision))
     assert_near(posterior.covariances[0], C, 1e-8)
     assert_near(posterior.means[0], C @ (np.linalg.solve(P, m) + precision * y), 1e-8)
@@ -63,7 +61,7 @@ def test_cycles_of_a_linear_model_are_one_regression_on_the_first_state(assert_n
     rng = np.random.default_rng(0)
     cycles, model, m, P = 6, rng.normal(size=(3, 3)), rng.normal(size=3), random_covariance(rng, 3)
     values, precision = rng.normal(size=(cycles, 3)), rng.uniform(0.0, 2.0, size=(cycles, 3))
-    problem = exactness.linear_problem("any", Mixture(np.ones(1), m[None], P[None]), values, precision, model)
+    problem = posteriors.linear_problem("any", Mixture(np.ones(1), m[None], P[None]), values, precision, model)
     information, projected = np.linalg.inv(P), np.linalg.solve(P, m)
     for cycle in range(cycles):
         power = np.linalg.matrix_power(model, cycle)
@@ -76,7 +74,7 @@ def test_cycles_of_a_linear_model_are_one_regression_on_the_first_state(assert_n
 @pytest.mark.parametrize(("y", "sigma", "scale"), [(2.0, 0.5, 1.0), (-3.0, 0.05, 2.0), (0.0, 4.0, 0.3)])
 def test_quadrature_of_a_linear_operator_is_the_conjugate_posterior(x64, y, sigma, scale):
     m, sd = 0.7, 1.3
-    problem = exactness.scalar_problem("any", m, sd, FUNCTIONS["scaled"](scale), y, sigma)
+    problem = posteriors.scalar_problem("any", m, sd, FUNCTIONS["scaled"](scale), y, sigma)
     variance = 1.0 / (sd**-2 + (scale / sigma) ** 2)
     mean = variance * (m / sd**2 + scale * y / sigma**2)
     np.testing.assert_allclose(problem.mean, [[mean]], rtol=1e-10)
@@ -254,7 +252,7 @@ seeds = st.integers(0, 999)
 
 @cache
 def jitted(name):
-    return jax.jit(FILTERS[name](exactness.gaussian("any", D), 30))
+    return jax.jit(FILTERS[name](posteriors.gaussian("any", D), 30))
 
 
 def case(seed, members=6):
@@ -315,32 +313,10 @@ def test_more_precise_observations_never_increase_the_letkfs_variance(x64, seed,
 # The script
 
 
-def load():
-    script = Path(__file__).parents[1] / "scripts" / "exactness.py"
-    spec = importlib.util.spec_from_file_location("exactness_script", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+script = calling.script("exactness")
 
 
-script = load()
-
-
-@pytest.fixture
-def settings_of_jax(monkeypatch):
-    """The script sets JAX up for a process of its own."""
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
-def run(*words):
-    """Exit status, standard output and standard error of the script."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = script.main([str(word) for word in words])
-    return status, out.getvalue(), err.getvalue()
+run = partial(calling.call, script)
 
 
 def test_the_script_prints_and_keeps_what_was_measured(tmp_path, settings_of_jax):

@@ -16,6 +16,7 @@ FLOORS = {
     "diagnostics": 2,
     "training": 2,
     "exactness": 3,
+    "posteriors": 2,
     "twin": 3,
     "output": 4,
     "config": 5,

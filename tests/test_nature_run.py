@@ -1,7 +1,6 @@
 """scripts/nature_run.py: what it writes, that restarts change nothing, and how it refuses bad input."""
 
 import contextlib
-import importlib.util
 import io
 import itertools
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import calling
 import jax
 import netCDF4
 import numpy as np
@@ -23,14 +23,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "nature_run.py"
 DAY = 86400.0
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("nature_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-nature_run = load()
+nature_run = calling.script("nature_run")
 
 
 def run(*options):

@@ -11,8 +11,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
+import calling
 import jax
 import netCDF4
 import numpy as np
@@ -90,14 +92,7 @@ tolerance = 0.0
 )
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("osse", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-osse = load()
+osse = calling.script("osse")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,12 +115,7 @@ def settings_of_jax(tmp_path_factory):
     compilation_cache.reset_cache()
 
 
-def run(*words):
-    """Exit status, standard output and standard error of the script."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = osse.main([str(word) for word in words])
-    return status, out.getvalue(), err.getvalue()
+run = partial(calling.call, osse)
 
 
 def contents(folder):

@@ -1,32 +1,19 @@
 """scripts/score_table.py: means and standard errors over seeds, and what it refuses."""
 
-import contextlib
-import importlib.util
-import io
 import json
+from functools import partial
 from pathlib import Path
 
+import calling
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "score_table.py"
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("score_table", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+score_table = calling.script("score_table")
 
 
-score_table = load()
-
-
-def run(*words):
-    """Exit status, standard output and standard error of the script."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = score_table.main([str(word) for word in words])
-    return status, out.getvalue(), err.getvalue()
+run = partial(calling.call, score_table)
 
 
 def row(rmse, last, spread, crps, seconds=0.5, status="ok"):

@@ -1,14 +1,11 @@
 """scripts/tune.py: it finds the better value, goes on where it was stopped, and refuses bad input in one line."""
 
-import contextlib
 import csv
-import importlib.util
-import io
 import math
 import tomllib
 from pathlib import Path
 
-import jax
+import calling
 import pytest
 
 from jaxda import config as configuration
@@ -41,23 +38,10 @@ kind = "free-run"
 SPACE = ("--values", "inflation=0.5,1.1", "--values", "rotation=false,true")
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("tune", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+tune = calling.script("tune")
 
 
-tune = load()
-
-
-@pytest.fixture(autouse=True)
-def settings_of_jax(monkeypatch):
-    """The script sets JAX up for a process of its own."""
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
+pytestmark = pytest.mark.usefixtures("settings_of_jax")
 
 
 @pytest.fixture
@@ -66,10 +50,7 @@ def search(tmp_path):
     (tmp_path / "a.toml").write_text(SMALL)
 
     def run(*words, name="a (1)"):
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = tune.main([str(tmp_path / "a.toml"), "--filter", name, "--out", str(tmp_path / "out"), *words])
-        return status, out.getvalue(), err.getvalue()
+        return calling.call(tune, tmp_path / "a.toml", "--filter", name, "--out", tmp_path / "out", *words)
 
     return run
 

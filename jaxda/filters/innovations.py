@@ -26,6 +26,7 @@ around 0, and q = 0 but for small odds: with few observations the ensemble is be
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -142,3 +143,29 @@ def region_weights(columns: tuple[int, ...], regions: int) -> tuple[np.ndarray, 
         np.add.at(matrix, (np.arange(size), (low + 1) % regions), place - low)
         matrices.append(matrix)
     return tuple(matrices)
+
+
+class Regions(NamedTuple):
+    """How the scores of a sample of columns are summed by region, and how regions make a field `(*columns)`."""
+
+    total: Callable[[Array, Array], Array]
+    field: Callable[[Array], Array]
+
+
+def make_regions(columns: tuple[int, ...], count: int) -> Regions:
+    """Regions: `count` equal parts of each axis; between their centres fields are interpolated linearly."""
+    along_axes = [jnp.asarray(matrix) for matrix in region_weights(columns, count)]
+    places = np.stack(np.unravel_index(np.arange(math.prod(columns)), columns), -1)
+    region = np.ravel_multi_index(tuple((places * count // np.array(columns)).T), (count,) * len(columns))
+
+    def total(scores, sample):
+        by_region = jax.ops.segment_sum(jnp.moveaxis(scores, -1, 0), jnp.asarray(region)[sample], count ** len(columns))
+        return jnp.moveaxis(by_region, 0, -1)
+
+    def field(values):
+        values = values.reshape((count,) * len(columns))
+        for axis, matrix in enumerate(along_axes):
+            values = jnp.moveaxis(jnp.tensordot(matrix.astype(values.dtype), values, (1, axis)), 0, axis)
+        return values
+
+    return Regions(total, field)

@@ -41,12 +41,10 @@ In the linear Gaussian case with known S = X X^T + q I and no taper the mean is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from pydantic import Field
 
@@ -68,7 +66,7 @@ MORE = 4
 
 @settings
 class LocalScoreConfig(FilterSettings):
-    """Settings of the local score filter; the defaults are the one setting of all published scores of ours."""
+    """Settings of the local score filter; the defaults are the one setting that is meant to serve everywhere."""
 
     kind: Literal["local-score"] = described("local-score", "filter")
     cutoff: Length | None = described(
@@ -77,7 +75,9 @@ class LocalScoreConfig(FilterSettings):
     vertical_taper: Fraction | None = described(
         None, "weight of the other boundary's observations; from the Rossby radius where left out [1]"
     )
-    kernel: Annotated[float, Field(gt=0, le=1)] = described(1.0, "kernel width: 1 Gaussian prior, towards 0 particles [1]")
+    kernel: Annotated[float, Field(gt=0, le=1)] = described(
+        1.0, "kernel width: 1 Gaussian prior, towards 0 particles [1]"
+    )
     flow_steps: Count = described(20, "steps of the probability flow, up and down; unused for kernel = 1 [1]")
     inflation: Positive | None = described(None, "lambda, on the ensemble's variance; measured where left out [1]")
     full_rank: NonNegative | None = described(
@@ -180,32 +180,6 @@ class Gaussian(NamedTuple):
     scale: Array
 
 
-class Regions(NamedTuple):
-    """How the scores of a sample of columns are summed by region, and how regions make a field `(*columns)`."""
-
-    total: Callable[[Array, Array], Array]
-    field: Callable[[Array], Array]
-
-
-def make_regions(columns: tuple[int, ...], count: int) -> Regions:
-    """Regions: `count` equal parts of each axis; between their centres fields are interpolated linearly."""
-    along_axes = [jnp.asarray(matrix) for matrix in innovations.region_weights(columns, count)]
-    places = np.stack(np.unravel_index(np.arange(math.prod(columns)), columns), -1)
-    region = np.ravel_multi_index(tuple((places * count // np.array(columns)).T), (count,) * len(columns))
-
-    def total(scores, sample):
-        by_region = jax.ops.segment_sum(jnp.moveaxis(scores, -1, 0), jnp.asarray(region)[sample], count ** len(columns))
-        return jnp.moveaxis(by_region, 0, -1)
-
-    def field(values):
-        values = values.reshape((count,) * len(columns))
-        for axis, matrix in enumerate(along_axes):
-            values = jnp.moveaxis(jnp.tensordot(matrix.astype(values.dtype), values, (1, axis)), 0, axis)
-        return values
-
-    return Regions(total, field)
-
-
 def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operator, mesh=None):
     """The local score filter as a function (key, ensemble, observation) -> ensemble.
 
@@ -229,7 +203,9 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         innovations.make_sample(geometry.columns, levels, operator.positions, size)
         for size in (config.sample, MORE * config.sample)
     )
-    region_of = make_regions(geometry.columns, config.regions)
+    if config.kernel < 1 and mesh is not None and mesh.devices.flat[0].platform == "cpu":
+        mesh = None  # the flow's eigenvectors: LAPACK inside shard_map over several CPU devices hangs (jaxlib 0.10.2)
+    region_of = innovations.make_regions(geometry.columns, config.regions)
     linear = operator.function.linear
 
     def equations(columns, y, datum, variance):
@@ -246,9 +222,6 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         if None not in given:
             return PriorError(*(jnp.full(geometry.columns, value, y.dtype) for value in given))
         seen = jnp.isfinite(variance)
-        q = innovations.candidates(datum, variance, (y**2).sum(-1))
-        if given.full_rank is not None:
-            q = jnp.full_like(q, given.full_rank)
 
         def estimated(q, sample):
             """From scores at a sample of columns; candidates q `(Q,)`, or `(1, P)` once it is known."""
@@ -265,17 +238,18 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
                 scores, q.reshape(len(q), -1)[:, 0], config.inflation_spread, config.full_rank_odds
             )
 
-        found = estimated(q, few_columns(seen))
-        white = region_of.field(found.full_rank)
+        white = jnp.full(geometry.columns, 0.0 if given.full_rank is None else given.full_rank, y.dtype)
+        if given.full_rank is None:
+            q = innovations.candidates(datum, variance, (y**2).sum(-1))
+            white = region_of.field(estimated(q, few_columns(seen)).full_rank)
+        inflation = jnp.full(geometry.columns, 1.0 if given.inflation is None else given.inflation, y.dtype)
         if given.inflation is None:
             at_data = operator.interpolate(jnp.broadcast_to(white, geometry.shape)).reshape(-1)
-            found = estimated(at_data[None], more_columns(seen))
-        else:
-            found = PriorError(jnp.full_like(found.inflation, given.inflation), None)
-        return PriorError(region_of.field(found.inflation), white)
+            inflation = region_of.field(estimated(at_data[None], more_columns(seen)).inflation)
+        return PriorError(inflation, white)
 
     def at_columns(columns, x, y, datum, variance):
-        """Mean increment and deviations `(C, levels, M + 1)` from x `(columns, levels, M)`."""
+        """Analysed members less the forecast's mean, `(C, levels, M)`, from x `(columns, levels, M)`."""
         gram, projected = equations(columns, y, datum, variance)
         weights = transport(gram, projected, config.kernel, config.flow_steps)
         return jnp.einsum("ckm,kcmn->ckn", x[columns], weights)

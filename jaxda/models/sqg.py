@@ -130,7 +130,7 @@ class SQGConfig:
 
     @property
     def cutoff(self) -> float:
-        """Zero radius of the taper with which 20 members serve well, 2.25 Rossby radii [km] (docs/benchmarks.md)."""
+        """Zero radius of the taper with which 20 members serve well, 2.25 Rossby radii [km] (docs/score_table.md)."""
         return 2.25 * self.rossby_radius
 
     @property

@@ -219,10 +219,12 @@ def test_moving_the_domain_moves_the_analysis(x64, assert_near):
     assert_near(moved, roll(np.asarray(analysis(KEY, ensemble, observation))), 1e-9)
 
 
-def test_several_devices_give_what_one_gives(x64, assert_near, cpus):
+@pytest.mark.parametrize("kernel", [0.5, 1.0])
+def test_several_devices_give_what_one_gives(x64, assert_near, cpus, kernel):
     ensemble, observation = prior(4, SHAPE), everywhere(SHAPE)
-    one = analysis_of(GEOMETRY, ON_GRID, cutoff=1400.0)(KEY, ensemble, observation)
-    two = analysis_of(GEOMETRY, ON_GRID, member_mesh(4, cpus), cutoff=1400.0)(KEY, ensemble, observation)
+    given = {"cutoff": 1400.0, "kernel": kernel}
+    one = analysis_of(GEOMETRY, ON_GRID, **given)(KEY, ensemble, observation)
+    two = analysis_of(GEOMETRY, ON_GRID, member_mesh(4, cpus), **given)(KEY, ensemble, observation)
     assert_near(two, one, 1e-10)
 
 
