@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-jax.config.update("jax_num_cpu_devices", 2)  # before the backend starts: sharded tests run on every machine
+from jaxda.parallel import launch
+
+launch.start()  # before the backend starts
+jax.config.update("jax_num_cpu_devices", 2)  # sharded tests run on every machine
 
 # The first example compiles, so no deadline; `x64` holds for all examples of a test, so its scope is right.
 settings.register_profile(

@@ -1,8 +1,9 @@
-"""How wrong is the forecast? Two numbers a region, from this cycle's innovations alone.
+"""How wrong is the forecast? Three numbers a region, from this cycle's innovations alone.
 
 The local score filter takes the forecast error for S = lambda X X^T + q I, with X X^T the ensemble's covariance
-(tapered) and q the variance of a part that is white in space and that no member knows. lambda and q are those
-under which each observation is best predicted from the others: leave-one-out cross-validation (Geisser & Eddy
+(tapered) and q the variance of a part that is white in space and that no member knows. lambda, q and the power p to
+which the taper is raised (more than 1: less far is believed) are those under which each observation is best
+predicted from the others: leave-one-out cross-validation (Geisser & Eddy
 1979, J. Am. Stat. Assoc. 74, 153-160; Rasmussen & Williams 2006, eqs. 5.10-5.12).
 
 At a column let A = I + lambda G with G = Y^T W Y, b = Y^T W d, and W = rho/(R + q) the tapered precisions of the
@@ -19,8 +20,9 @@ evidence puts what they miss there into q, though the taper means that nobody as
 asked of the analysis is the value at the column itself, and that is what is scored here.
 
 The scores are summed over a sample of columns, for q on a grid of powers of two from 0 up to twice the mean squared
-innovation and lambda on a fixed grid. The estimate is the mean under exp(-sum/2) times a prior: log lambda normal
-around 0, and q = 0 but for small odds: with few observations the ensemble is believed, with many the data decide.
+innovation and lambda and p on fixed grids, p once q is known. The estimate is the mean under exp(-sum/2) times a prior:
+log lambda normal around 0, p anywhere, and q = 0 but for small odds: with few observations the ensemble is believed,
+with many the data decide.
 """
 
 from __future__ import annotations
@@ -37,13 +39,16 @@ from jax import Array
 #: candidates for lambda, and the number of candidates for q above zero
 INFLATIONS = np.geomspace(0.125, 8.0, 19)
 HALVINGS = 10
+#: candidates for the power of the tapers: 2.25 shortens a cut-off by a third
+SHARPNESSES = (1.0, 1.5, 2.25)
 
 
 class PriorError(NamedTuple):
-    """lambda and q of the module's docstring: scalars or arrays; q in the state's unit squared."""
+    """lambda, q and the tapers' power of the module's docstring; q in the state's unit squared."""
 
     inflation: Array
     full_rank: Array
+    sharpness: Array
 
 
 class Sample(NamedTuple):
@@ -88,22 +93,38 @@ def candidates(innovation: Array, variance: Array, ensemble_variance: Array) -> 
     return mean_square * jnp.concatenate([jnp.zeros(1, innovation.dtype), halved])
 
 
-def estimate(scores: Array, full_rank: Array, inflation_spread: float, odds: float) -> PriorError:
-    """Posterior means of log lambda and q from the sums of `leave_one_out` of a region.
+def full_rank(scores: Array, candidates: Array, inflation_spread: float, odds: float) -> Array:
+    """Posterior mean of q from the sums of `leave_one_out` of a region, over lambda too.
 
     Args:
-        scores: `(len(full_rank), len(INFLATIONS), ...)`, summed over a region's sample.
-        full_rank: the candidates for q `(Q,)`, the first zero; or one, known already.
+        scores: `(len(candidates), len(INFLATIONS), ...)`, summed over a region's sample.
+        candidates: for q `(Q,)`, the first zero.
         inflation_spread: prior standard deviation of log lambda.
         odds: prior probability of q > 0, shared evenly by the other candidates.
     """
-    log_inflation = jnp.log(jnp.asarray(INFLATIONS, scores.dtype))
-    prior_q = np.array([math.log1p(-odds), *[math.log(odds / max(1, len(full_rank) - 1))] * (len(full_rank) - 1)])
-    prior = jnp.asarray(prior_q, scores.dtype)[:, None] - 0.5 * (log_inflation / inflation_spread) ** 2
-    log_weight = -0.5 * scores + prior.reshape(*prior.shape, *[1] * (scores.ndim - 2))
-    weight = jax.nn.softmax(log_weight.reshape(-1, *scores.shape[2:]), axis=0).reshape(scores.shape)
-    inflation = jnp.exp(jnp.einsum("ql...,l->...", weight, log_inflation))
-    return PriorError(inflation, jnp.einsum("ql...,q->...", weight, full_rank))
+    above = len(candidates) - 1
+    prior = np.array([math.log1p(-odds), *[math.log(odds / max(1, above))] * above])
+    return jnp.einsum("ql...,q->...", _posterior(scores, prior, inflation_spread), candidates)
+
+
+def reach(scores: Array, inflation_spread: float) -> tuple[Array, Array]:
+    """Posterior means of lambda and of the tapers' power, of their logarithms, for a known q.
+
+    Args:
+        scores: `(len(SHARPNESSES), len(INFLATIONS), ...)`, summed over a region's sample.
+        inflation_spread: prior standard deviation of log lambda.
+    """
+    weight = _posterior(scores, np.zeros(len(SHARPNESSES)), inflation_spread)
+    mean = lambda values, axes: jnp.exp(jnp.einsum(axes, weight, jnp.log(jnp.asarray(values, weight.dtype))))
+    return mean(INFLATIONS, "pl...,l->..."), mean(SHARPNESSES, "pl...,p->...")
+
+
+def _posterior(scores: Array, log_prior: np.ndarray, inflation_spread: float) -> Array:
+    """Probability of each candidate (rows, with a prior each) and lambda, of the shape of the scores."""
+    log_inflation = np.log(INFLATIONS)
+    prior = log_prior[:, None] - 0.5 * (log_inflation / inflation_spread) ** 2
+    log_weight = -0.5 * scores + jnp.asarray(prior, scores.dtype).reshape(*prior.shape, *[1] * (scores.ndim - 2))
+    return jax.nn.softmax(log_weight.reshape(-1, *scores.shape[2:]), axis=0).reshape(scores.shape)
 
 
 def make_sample(columns: tuple[int, ...], levels: int, positions: np.ndarray | None, size: int):

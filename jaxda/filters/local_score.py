@@ -3,7 +3,9 @@
 **Prior.** Around each column the state is x = m + X w + e. X are the member deviations over sqrt(M - 1), times
 sqrt(lambda); w has a kernel of width kappa at each member's own coordinates (a Gaussian for kappa = 1, particles
 for kappa -> 0; `ensemble_flow`); e ~ N(0, q I) is what no member knows. So the prior has full rank, its members'
-part is smooth in space, and lambda and q are measured at each cycle from the innovations (`innovations`).
+part is smooth in space, and lambda, q and how far the ensemble is believed (the power of the tapers) are measured at
+each cycle from the innovations (`innovations`). What is of larger scale than any neighbourhood is measured apart and
+taken out of the innovations first (`large_scales`).
 
 **Likelihood.** The true one. Each observation y = h(x) + N(0, R) of a value x is stood for by a datum z = x + N(0, R')
 such that the analysis with all data has, at each observed value, the mean and variance that the true likelihood gives
@@ -52,6 +54,7 @@ from jaxda.filters import innovations
 from jaxda.filters.ensemble_flow import transport
 from jaxda.filters.inflation import deviations
 from jaxda.filters.innovations import PriorError
+from jaxda.filters.large_scales import Drift, make_drift
 from jaxda.filters.letkf import normal_equations
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
 from jaxda.observations import Observation, Operator, cleaned
@@ -178,6 +181,7 @@ class Gaussian(NamedTuple):
     q: Array
     gain: Array
     scale: Array
+    drift: Array
 
 
 def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operator, mesh=None):
@@ -203,60 +207,66 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         innovations.make_sample(geometry.columns, levels, operator.positions, size)
         for size in (config.sample, MORE * config.sample)
     )
-    if config.kernel < 1 and mesh is not None and mesh.devices.flat[0].platform == "cpu":
-        mesh = None  # the flow's eigenvectors: LAPACK inside shard_map over several CPU devices hangs (jaxlib 0.10.2)
     region_of = innovations.make_regions(geometry.columns, config.regions)
     linear = operator.function.linear
+    drift_of = make_drift(geometry, operator, cutoff, config.full_rank_odds) if config.full_rank is None else None
 
-    def equations(columns, y, datum, variance):
-        """G `(levels, C, M, M)` and b `(levels, C, M)` at columns `(C,)`."""
+    def equations(columns, y, datum, variance, sharpness):
+        """G `(levels, C, M, M)` and b `(levels, C, M)` at columns `(C,)`, tapers to the power `sharpness` `(C,)`."""
         index, taper = neighbours(columns)
         precision = jnp.where(jnp.isfinite(variance), 1.0 / variance, 0.0)
-        gram, projected = normal_equations(y[index], datum[index], taper.astype(y.dtype) * precision[index])
-        mix = between_levels.astype(y.dtype)
-        return jnp.einsum("kl,lcmn->kcmn", mix, gram), jnp.einsum("kl,lcm->kcm", mix, projected)
+        weight = taper.astype(y.dtype) ** sharpness[:, None] * precision[index]
+        gram, projected = normal_equations(y[index], datum[index], weight)
+        mix = between_levels.astype(y.dtype)[..., None] ** sharpness
+        return jnp.einsum("klc,lcmn->kcmn", mix, gram), jnp.einsum("klc,lcm->kcm", mix, projected)
 
     def measured(y, datum, variance) -> PriorError:
-        """lambda and q of each column, `(*columns)`."""
-        given = PriorError(config.inflation, None if config.full_rank is None else config.full_rank**2)
-        if None not in given:
-            return PriorError(*(jnp.full(geometry.columns, value, y.dtype) for value in given))
+        """lambda, q and the tapers' power at each column, `(*columns)` each."""
+        everywhere = lambda value: jnp.full(geometry.columns, value, y.dtype)
         seen = jnp.isfinite(variance)
 
-        def estimated(q, sample):
-            """From scores at a sample of columns; candidates q `(Q,)`, or `(1, P)` once it is known."""
-            own = jnp.where(sample.own >= 0, sample.own, 0)
-            there = (sample.own >= 0) & seen[own]
+        def scores(sample, q, sharpness):
+            """Sums of scores by region at a sample of columns, of pairs q `(Q, P)` and powers `(Q,)`."""
 
-            def score(q):
-                gram, projected = equations(sample.columns, y, datum, variance + q)
-                own_variance = jnp.where(there, (variance + q)[own], jnp.inf)
-                return innovations.leave_one_out(gram, projected, y[own], datum[own], own_variance).sum(1)
+            def at(numbers, columns, own, y, datum, variance, q, sharpness):
+                columns, own = columns[numbers], own[:, numbers]
+                own, there = jnp.where(own >= 0, own, 0), own >= 0
 
-            scores = region_of.total(jax.lax.map(score, q), sample.columns)
-            return innovations.estimate(
-                scores, q.reshape(len(q), -1)[:, 0], config.inflation_spread, config.full_rank_odds
-            )
+                def one(pair):
+                    total = variance + pair[0]
+                    gram, projected = equations(columns, y, datum, total, jnp.full(len(columns), pair[1]))
+                    own_variance = jnp.where(there, total[own], jnp.inf)
+                    return innovations.leave_one_out(gram, projected, y[own], datum[own], own_variance).sum(1)
 
-        white = jnp.full(geometry.columns, 0.0 if given.full_rank is None else given.full_rank, y.dtype)
-        if given.full_rank is None:
+                return jnp.moveaxis(jax.lax.map(one, (q, sharpness)), -1, 0)
+
+            run = over_columns(at, len(sample.columns), mesh, config.batch)
+            found = run(sample.columns, sample.own, y, datum, variance, q, sharpness)
+            return region_of.total(jnp.moveaxis(found, 0, -1), sample.columns)
+
+        white = everywhere(0.0 if config.full_rank is None else config.full_rank**2)
+        if config.full_rank is None:
             q = innovations.candidates(datum, variance, (y**2).sum(-1))
-            white = region_of.field(estimated(q, few_columns(seen)).full_rank)
-        inflation = jnp.full(geometry.columns, 1.0 if given.inflation is None else given.inflation, y.dtype)
-        if given.inflation is None:
-            at_data = operator.interpolate(jnp.broadcast_to(white, geometry.shape)).reshape(-1)
-            inflation = region_of.field(estimated(at_data[None], more_columns(seen)).inflation)
-        return PriorError(inflation, white)
+            found = scores(few_columns(seen), q[:, None], jnp.ones_like(q))
+            white = region_of.field(innovations.full_rank(found, q, config.inflation_spread, config.full_rank_odds))
+        if config.inflation is not None:
+            return PriorError(everywhere(config.inflation), white, everywhere(1.0))
+        at_data = operator.interpolate(jnp.broadcast_to(white, geometry.shape)).reshape(1, -1)
+        powers = jnp.asarray(innovations.SHARPNESSES, y.dtype)
+        found = scores(more_columns(seen), jnp.broadcast_to(at_data, (len(powers), at_data.size)), powers)
+        inflation, sharpness = innovations.reach(found, config.inflation_spread)
+        return PriorError(region_of.field(inflation), white, region_of.field(sharpness))
 
-    def at_columns(columns, x, y, datum, variance):
+    def at_columns(columns, x, y, datum, variance, sharpness):
         """Analysed members less the forecast's mean, `(C, levels, M)`, from x `(columns, levels, M)`."""
-        gram, projected = equations(columns, y, datum, variance)
+        gram, projected = equations(columns, y, datum, variance, sharpness[columns])
         weights = transport(gram, projected, config.kernel, config.flow_steps)
         return jnp.einsum("ckm,kcmn->ckn", x[columns], weights)
 
     def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
         members, dtype = ensemble.shape[0], ensemble.dtype
         observation = cleaned(observation)
+        key, key_drift = jax.random.split(key)
         mean, deviation = deviations(ensemble)
         to_state = lambda by_column: by_column.T.reshape(-1, *geometry.shape)
         # never so short that a difference of h drowns in rounding
@@ -269,17 +279,22 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             datum = jnp.where(jnp.isfinite(variance), z - operator.interpolate(mean), 0.0)
             flat = variance.reshape(-1)
             x = deviation / math.sqrt(members - 1)
+            drift = Drift(jnp.zeros_like(mean), jnp.zeros_like(x))
+            if drift_of is not None:
+                drift = drift_of(key_drift, datum, variance, jax.vmap(operator.interpolate)(x))
+                datum = jnp.where(jnp.isfinite(variance), datum - operator.interpolate(drift.mean), 0.0)
             error = measured(observed(x), datum.reshape(-1), flat)
             x = x * jnp.sqrt(error.inflation)
             q = jnp.broadcast_to(error.full_rank, geometry.shape)
             total = flat + operator.interpolate(q).reshape(-1)
             by_column = x.reshape(members, levels, n_columns).T
             run = over_columns(at_columns, n_columns, mesh, config.batch)
-            moved = to_state(run(by_column, observed(x), datum.reshape(-1), total))
+            moved = to_state(run(by_column, observed(x), datum.reshape(-1), total, error.sharpness.reshape(-1)))
             increment, moved = deviations(moved)
             white = white_update(operator, q, variance, datum - operator.interpolate(increment))
-            scale = jnp.sqrt((x**2).sum(0).mean() + q.mean())
-            return Gaussian(mean + increment + white, moved, white, q, white_gain(operator, q, variance), scale)
+            scale = jnp.sqrt((x**2).sum(0).mean() + q.mean() + (drift.mean**2).mean())
+            gain = white_gain(operator, q, variance)
+            return Gaussian(mean + drift.mean + increment + white, moved, white, q, gain, scale, drift.members)
 
         def stepped(guess, found: Gaussian):
             """From the last guess towards the new one, no further than the slope at the guess may be trusted."""
@@ -311,6 +326,6 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         moved = moved * jnp.sqrt(1.0 + rest / jnp.where(own > 0, own, 1.0))
         signs = jax.random.normal(key, (members,), dtype)
         signs = (signs - signs.mean()) / jnp.std(signs, ddof=1)
-        return centre + moved + signs.reshape(-1, *[1] * centre.ndim) * jnp.sqrt(1.0 - gain) * found.white
+        return centre + moved + found.drift + signs.reshape(-1, *[1] * centre.ndim) * jnp.sqrt(1.0 - gain) * found.white
 
     return analysis

@@ -53,7 +53,7 @@ class Lorenz96Config:
     @property
     def cutoff(self) -> float:
         """Zero radius of the taper with which 20 members serve well [grid points] (docs/score_table.md)."""
-        return 20.0
+        return 30.0
 
     @property
     def step_hours(self) -> float:

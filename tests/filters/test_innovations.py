@@ -32,9 +32,11 @@ def test_nothing_observed_scores_nothing_and_changes_nothing(x64):
     np.testing.assert_array_equal(scores, 0.0)
     q = innovations.candidates(jnp.zeros(3), jnp.full(3, jnp.inf), jnp.ones(3))
     np.testing.assert_array_equal(q, 0.0)
-    found = innovations.estimate(jnp.zeros((len(q), len(innovations.INFLATIONS))), q, 0.4, 1e-3)
-    np.testing.assert_allclose(found.inflation, 1.0, rtol=1e-12)
-    assert found.full_rank == 0
+    assert innovations.full_rank(jnp.zeros((len(q), len(innovations.INFLATIONS))), q, 0.4, 1e-3) == 0
+    scores = jnp.zeros((len(innovations.SHARPNESSES), len(innovations.INFLATIONS)))
+    inflation, sharpness = innovations.reach(scores, 0.4)
+    np.testing.assert_allclose(inflation, 1.0, rtol=1e-12)
+    np.testing.assert_allclose(sharpness, np.exp(np.log(innovations.SHARPNESSES).mean()), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("inflation", "full_rank"), [(1.0, 0.0), (3.0, 0.0), (1.0, 4.0), (2.0, 1.0)])
@@ -48,14 +50,47 @@ def test_finds_what_the_innovations_were_drawn_with(x64, inflation, full_rank):
     q = innovations.candidates(jnp.asarray(d), jnp.ones_like(d), jnp.asarray((y**2).sum(-1)))
 
     def score(q):
+        """The same at any distance: the tapers' power does not matter."""
         gram = np.einsum("pkm,pkn->pmn", y, y) / (1.0 + q)
         projected = np.einsum("pkm,pk->pm", y, d) / (1.0 + q)
         variance = jnp.full(places, 1.0 + q)
         return innovations.leave_one_out(gram, projected, y[:, 0], d[:, 0], variance).sum(-1)
 
-    found = innovations.estimate(jax.lax.map(score, q), q, 0.4, 1e-3)
-    assert abs(np.log(found.inflation / inflation)) < 0.35
-    assert abs(found.full_rank - full_rank) < 0.15 + 0.25 * full_rank
+    found = innovations.full_rank(jax.lax.map(score, q), q, 0.4, 1e-3)
+    assert abs(found - full_rank) < 0.15 + 0.25 * full_rank
+    factor = innovations.reach(jnp.stack([score(found)] * len(innovations.SHARPNESSES)), 0.4)[0]
+    assert abs(np.log(factor / inflation)) < 0.35
+
+
+@pytest.mark.parametrize(("reach", "low", "high"), [(0.4, 1.9, 2.26), (30.0, 0.99, 1.3)])
+def test_the_tapers_power_is_larger_where_the_ensemble_lies_about_distance(x64, reach, low, high):
+    """Members of scale `reach`, errors of scale 0.4, in units of the taper's width: true to far away or not."""
+    rng = np.random.default_rng(2)
+    places, members, count = 400, 20, 30
+    x = np.concatenate([np.zeros((places, 1)), rng.uniform(-1.0, 1.0, (places, count - 1))], 1)
+
+    def fields(number):
+        """Smooth random fields, the members' and the error's alike but that the error's far part is its own."""
+        waves = rng.normal(size=(places, 6, number)) / np.sqrt(6)
+        phases = rng.uniform(0, 2 * np.pi, (places, 6, number))
+        return lambda x: np.einsum(
+            "pwm,pkwm->pkm", waves, np.sqrt(2) * np.cos(3.0 * x[:, :, None, None] + phases[:, None])
+        )
+
+    near = fields(members)(x) / np.sqrt(members - 1)
+    w = rng.normal(size=(places, members))
+    trust = np.exp(-0.5 * (x / reach) ** 2)
+    error = trust * np.einsum("pkm,pm->pk", near, w) + np.sqrt(1 - trust**2) * fields(1)(x)[..., 0]
+    d, taper = error + 0.3 * rng.normal(size=x.shape), np.exp(-(x**2))
+
+    def score(power):
+        weight = taper**power / 0.09
+        gram = np.einsum("pkm,pk,pkn->pmn", near, weight, near)
+        projected = np.einsum("pkm,pk->pm", near, weight * d)
+        return innovations.leave_one_out(gram, projected, near[:, 0], d[:, 0], jnp.full(places, 0.09)).sum(-1)
+
+    sharpness = innovations.reach(jnp.stack([score(power) for power in innovations.SHARPNESSES]), 0.4)[1]
+    assert low < sharpness < high
 
 
 def test_samples_are_columns_with_observations_first():

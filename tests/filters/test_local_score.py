@@ -160,7 +160,7 @@ def test_a_shock_that_no_member_knows_is_followed():
             (analysis_of(geometry, operator, cutoff=2000.0, **given)(KEY, ensemble, observation).mean(0) - shocked) ** 2
         )
     )
-    assert error() < 1.0 < 2.0 < error(full_rank=0.0)
+    assert error() < 1.0 < 1.8 < error(full_rank=0.0)
 
 
 def test_an_increment_can_be_taken_back(x64):
@@ -213,7 +213,7 @@ def test_members_may_be_permuted(x64, assert_near):
 
 def test_moving_the_domain_moves_the_analysis(x64, assert_near):
     ensemble, observation = prior(5, SHAPE), everywhere(SHAPE)
-    analysis = analysis_of(GEOMETRY, ON_GRID, cutoff=1400.0, sample=36)
+    analysis = analysis_of(GEOMETRY, ON_GRID, cutoff=1600.0, sample=36)
     roll = lambda a: np.roll(a, (2, 1), (-2, -1))
     moved = analysis(KEY, roll(ensemble), Observation(*map(roll, observation)))
     assert_near(moved, roll(np.asarray(analysis(KEY, ensemble, observation))), 1e-9)

@@ -1,0 +1,157 @@
+"""The forecast error of larger scale than any neighbourhood, measured and removed.
+
+A model with wrong parameters drifts, and its drift is smooth: the shape of the jet, the mean. The ensemble, run with
+the same model, does not know it, and a localised analysis cannot see it: within the taper's radius the drift is a
+constant, which M members fit a little better here and a little worse there. Seen from the whole domain it is one
+number known from all observations. So the waves longer than twice the cut-off are taken out of the innovations first.
+
+With Phi the waves (one block for each boundary), W = 1/(R + the ensemble's variance) and d the innovations, weighted
+least squares gives their amplitudes
+
+    a = (A + E)^-1 Phi^T H^T W d,    A = Phi^T H^T W H Phi,    E a small ridge,
+
+whose variance, were the ensemble right, is for wave i
+
+    c_i = sum_m p_im^2 + [(A + E)^-1 (Phi^T H^T W R W H Phi) (A + E)^-1]_ii,    p = (A + E)^-1 Phi^T H^T W H X.
+
+With k_i and r_i the two terms, of the members and of the observations. All waves of one length and both boundaries
+share a further variance s, the drift's: a_i ~ N(0, s + k_i + r_i). Its posterior, on a grid of powers of two and 0 but
+for small odds, is a closed form, and wave i is given E[s/(s + c_i)] a_i, the mean of what the drift has of it. (Dee &
+da Silva 1998, Q. J. R. Meteorol. Soc. 124, 269-295, estimate such a part with a fixed share of the forecast error's
+covariance; here its share is measured at each cycle.)
+
+**What stays uncertain.** Before the data a wave has variance k + s, after them (k + s) r/(k + s + r). The members,
+moved by the same data, have k r/(k + r) of it and lack the rest,
+
+    s r^2/((k + r)(k + s + r)),
+
+which is added to them as random amplitudes. It is small where all is observed, 2 % of the analysis's variance, but
+long waves carry all others with them: a forecast from members without it was 1.03 K off at a spread of 0.71 K, and
+with it 0.95 K at 0.83 K (SQG, U = 27 for 30 m/s, docs/score_table.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxda.filters.localization import Geometry
+from jaxda.observations import Operator
+
+#: highest wavenumber along the longest axis
+HIGHEST = 4
+#: ridge, as a part of the largest diagonal entry: what the network does not see is left alone
+RIDGE = 0.01
+#: candidates for the drift's variance above zero
+HALVINGS = 12
+
+
+def waves(columns: tuple[int, ...], highest: float) -> tuple[list[np.ndarray], np.ndarray]:
+    """Real waves of mean square 1 of wavenumber up to `highest` on the longest axis, as products over the axes.
+
+    Returns:
+        For each axis its cosines and sines `(size, J)`, column j those of wave j; and each wave's length class `(J,)`,
+        the wavenumber rounded.
+    """
+    longest, axes = max(columns), []
+    for size in columns:
+        numbers = np.arange(int(min(highest * size / longest, (size - 1) // 2)) + 1)
+        angle = 2 * np.pi * np.outer(np.arange(size), numbers) / size
+        sines = np.sqrt(2) * np.sin(angle[:, 1:])
+        basis = np.concatenate([np.ones((size, 1)), np.sqrt(2) * np.cos(angle[:, 1:]), sines], 1)
+        axes.append((basis, np.concatenate([numbers, numbers[1:]]) * longest / size))
+    choice = np.stack([part.ravel() for part in np.meshgrid(*[np.arange(len(k)) for _, k in axes], indexing="ij")])
+    wavenumber = np.sqrt(sum(k[pick] ** 2 for (_, k), pick in zip(axes, choice, strict=True)))
+    kept = wavenumber <= highest
+    factors = [basis[:, pick[kept]] for (basis, _), pick in zip(axes, choice, strict=True)]
+    return factors, np.rint(wavenumber[kept]).astype(int)
+
+
+class Drift(NamedTuple):
+    """The drift's mean `(*shape)`, and members of what stays uncertain of it, `(M, *shape)`, of mean zero."""
+
+    mean: Array
+    members: Array
+
+
+def measured(amplitude: Array, of_members: Array, of_noise: Array, shell: np.ndarray, odds: float):
+    """Mean of each wave's drift and the variance that the members lack of it, `(levels, J)` each.
+
+    Args:
+        amplitude: a; of_members, of_noise: the two parts of c, `(levels, J)`.
+        shell: length class of each wave, `(J,)`.
+        odds: prior probability of s > 0.
+    """
+    share, lacking = [], []
+    classes = np.unique(shell)
+    for one in classes:
+        a, known, noise = (part[:, shell == one] for part in (amplitude, of_members, of_noise))
+        top = 2.0 * (a**2).mean()
+        s = top * jnp.concatenate([jnp.zeros(1, a.dtype), 0.5 ** jnp.arange(HALVINGS, dtype=a.dtype)])
+        total = s[:, None, None] + known + noise
+        prior = jnp.full(HALVINGS + 1, math.log(odds / HALVINGS), a.dtype).at[0].set(math.log1p(-odds))
+        weight = jax.nn.softmax(prior - 0.5 * (a**2 / total + jnp.log(total)).sum((1, 2)))
+        ratio = jnp.einsum("s,slj->lj", weight, s[:, None, None] / total)
+        share.append(ratio)
+        lacking.append(ratio * noise**2 / (known + noise))
+    order = np.argsort(np.concatenate([np.flatnonzero(shell == one) for one in classes]))
+    whole = lambda parts: jnp.concatenate(parts, 1)[:, order]
+    return whole(share) * amplitude, whole(lacking)
+
+
+def make_drift(geometry: Geometry, operator: Operator, cutoff: float, odds: float) -> Callable | None:
+    """A function (key, innovation, variance, y) -> `Drift`; None where no wave is twice as long as the cut-off.
+
+    Its arguments are innovations and their error variances `(*values_shape)`, variance inf where nothing was observed,
+    and the members' deviations over sqrt(M - 1) there, `(M, *values_shape)`.
+    """
+    longest = max(geometry.columns) * geometry.spacing
+    highest = min(HIGHEST, math.floor(longest / (2.0 * cutoff))) if math.isfinite(cutoff) else 0
+    if highest < 1:
+        return None
+    levels = geometry.levels
+    factors, shell = waves(geometry.columns, highest)
+    count = len(shell)
+    letters = "yx"[: len(factors)]
+    along = ",".join(letter + "j" for letter in letters)
+
+    def drift(key: Array, innovation: Array, variance: Array, y: Array) -> Drift:
+        dtype = innovation.dtype
+        bases = [jnp.asarray(factor, dtype) for factor in factors]
+        field = lambda a: jnp.einsum(f"lj,{along}->l{letters}", a, *bases, optimize=True).reshape(geometry.shape)
+
+        def project(values):
+            """The adjoint of operator.interpolate(field)."""
+            on_grid = operator.spread(values).reshape(levels, *geometry.columns)
+            return jnp.einsum(f"l{letters},{along}->lj", on_grid, *bases, optimize=True)
+
+        seen = jnp.isfinite(variance)
+        known = jnp.where(seen, variance, 1.0)
+        weight = jnp.where(seen, 1.0 / (known + (y**2).sum(0)), 0.0)
+
+        def products(j):
+            one = operator.interpolate(field(jnp.ones((levels, 1), dtype) * (jnp.arange(count) == j)))
+            return project(weight * one), project(weight**2 * known * one)
+
+        normal, noise = jax.lax.map(products, jnp.arange(count))
+        normal, noise = jnp.moveaxis(normal, 0, -1), jnp.moveaxis(noise, 0, -1)  # (levels, J, J)
+        top = jnp.max(jnp.diagonal(normal, axis1=-2, axis2=-1))
+        ridge = jnp.where(top > 0, RIDGE * top, 1.0) * jnp.eye(count, dtype=dtype)
+        factor = jax.scipy.linalg.cho_factor(normal + ridge)
+        solve = lambda right: jax.scipy.linalg.cho_solve(factor, right)
+        amplitude = solve(project(weight * jnp.where(seen, innovation, 0.0))[..., None])[..., 0]
+        of_members = (solve(jnp.moveaxis(jax.lax.map(lambda one: project(weight * one), y), 0, -1)) ** 2).sum(-1)
+        of_noise = jnp.diagonal(solve(jnp.swapaxes(solve(noise), -1, -2)), axis1=-2, axis2=-1)
+        of_noise = jnp.maximum(of_noise, jnp.finfo(dtype).tiny)
+        amplitude, lacking = measured(amplitude, of_members, of_noise, shell, odds)
+        drawn = jax.random.normal(key, (len(y), levels, count), dtype)
+        drawn = (drawn - drawn.mean(0)) * math.sqrt(len(y) / (len(y) - 1)) * jnp.sqrt(lacking)
+        return Drift(field(amplitude), jax.lax.map(field, drawn))
+
+    return drift
