@@ -160,7 +160,10 @@ def test_mean_squares_of_exact_draws_are_those_of_sampling(x64, name):
         assert abs(result[measure].value - square) < 4.0 * result[measure].error < square
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+HEAVY = {"rotation", "gaussian-20-part"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in PROBLEMS])
 def test_exact_draws_have_no_error_and_wrong_ones_have(x64, name):
     problem = problem_of(name)
     d = problem.mean.shape[1]
@@ -204,6 +207,7 @@ def test_numbers_that_leave_no_error_are_refused():
 # What the filters do
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian-2-part", "rotation"])
 def test_the_letkf_of_a_linear_problem_converges_as_the_root_of_its_members(x64, name):
     members = np.array([12, 36, 108])
@@ -222,6 +226,7 @@ def test_carried_to_the_end_the_published_score_gives_the_prior_whatever_is_obse
     assert of_found.value == pytest.approx(of_prior.value, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_closed_form_score_chooses_among_the_members(x64):
     prior, found = (np.asarray(analyses(name, "gaussian-5", steps=400))[:, 0] for name in ("free-run", "softmax"))
     apart = np.abs(found[:, :, None] - prior[:, None]).max(-1)
@@ -231,6 +236,7 @@ def test_the_closed_form_score_chooses_among_the_members(x64):
     assert math.sqrt(result["mean"].value) > 0.3  # posterior standard deviations, and no more steps help
 
 
+@pytest.mark.slow
 def test_published_spreads_are_the_priors_and_their_means_still_are_off(x64):
     prior, found, unrelaxed = (
         np.asarray(analyses(name, "gaussian-5")) for name in ("free-run", "ensf", "ensf-unrelaxed")
