@@ -1,0 +1,399 @@
+"""SQG-ViT: a vision transformer that carries a state over a lead time.
+
+The reference architecture (Nguyen et al. 2023, "ClimaX", ICML, Sec. 3.2; Yin et al. 2024, SC24, Sec. III): every
+variable (here: boundary) is cut into patches of p x p points, each of them embedded by the variable's own linear map
+plus the variable's embedding; at each place a learned query attends to the variables (cross-attention) and leaves one
+token; position and lead time are added; `depth` pre-norm blocks
+
+    x <- x + attention(norm(x)),    x <- x + MLP(norm(x))
+
+with dropout and stochastic depth rising linearly to `drop_path` at the last block (Huang et al. 2016); a norm; a head
+of `decoder_depth` layers with GELU between; and the patches put back. With the defaults this is the public code's
+model, weight for weight (`from_torch`). The options make it a better surrogate of periodic turbulence, and none of
+them is on by default: see docs/surrogate.md for what each is worth.
+
+* `overlap`: a patch is seen with that many points of its neighbours around it, over the periodic edges.
+* `aggregation = "joint"`: one linear map of all variables of a patch in place of the cross-attention.
+* `positions = "rotary"`: queries and keys are turned by angles 2 pi k x/n (Su et al. 2021, "RoFormer", eq. 34, in two
+  dimensions), with whole k, so that attention knows distances on the torus and nothing else; `"relative"`: a learned
+  bias for each distance on the torus and head (Liu et al. 2021, "Swin", eq. 4). The table of positions stays.
+* `residual`: x + f(x) in place of f(x).
+* `qk_norm`: norms of queries and keys (Henry et al. 2020).
+
+flax.nnx defines the layers; outside, there are only nested dicts of arrays and the pure functions `init` and `apply`.
+The blocks' arrays are stacked, one leading axis of `depth`, and run by one scan.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache, partial
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from pydantic import Field, model_validator
+
+from jaxda.settings import Count, Fraction, described, settings
+
+Params = dict[str, Any]
+#: lengths of the waves of sin-cos embeddings go up to 2 pi times this (Vaswani et al. 2017, Sec. 3.5)
+LONGEST = 10000.0
+
+
+@settings
+class ViTConfig:
+    """Sizes and options; the defaults are the published model for 64 x 64."""
+
+    kind: Literal["vit"] = described("vit", "model")
+    image_size: Count = described(64, "grid points along an axis [1]")
+    patch_size: Count = described(4, "grid points along a patch [1]")
+    variables: Count = described(2, "variables, here boundaries [1]")
+    embed_dim: Count = described(1024, "width of a token [1]")
+    depth: Count = described(12, "blocks [1]")
+    num_heads: Count = described(8, "heads of attention [1]")
+    mlp_ratio: Annotated[float, Field(gt=0)] = described(4.0, "width of the blocks' MLP over embed_dim [1]")
+    decoder_depth: Annotated[int, Field(ge=0)] = described(2, "layers of the head before its last [1]")
+    dropout: Fraction = described(0.1, "part of the activations dropped in training [1]")
+    drop_path: Fraction = described(0.1, "part of the samples that skip the last block in training [1]")
+    overlap: Annotated[int, Field(ge=0)] = described(0, "points of the neighbours that a patch sees on each side [1]")
+    aggregation: Literal["attention", "joint"] = described("attention", "how variables become one token")
+    positions: Literal["absolute", "rotary", "relative"] = described("absolute", "what attention knows of distances")
+    residual: bool = described(False, "whether the model adds to its input")
+    qk_norm: bool = described(False, "whether queries and keys are normalised")
+    compute: Literal["as-parameters", "float32", "bfloat16"] = described(
+        "as-parameters", "type of activations and products; parameters keep their own"
+    )
+    remat: Literal["none", "block", "dots"] = described(
+        "none", "what the backward pass computes anew: nothing, whole blocks, or all but matrix products"
+    )
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size = {self.image_size} is not a multiple of patch_size = {self.patch_size}; use one that is"
+            )
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim = {self.embed_dim} is not a multiple of num_heads = {self.num_heads}; use one that is"
+            )
+        if self.embed_dim % 4:
+            raise ValueError(f"embed_dim = {self.embed_dim} is not a multiple of 4; the position embedding needs that")
+        if self.positions == "rotary" and self.head_dim % 4:
+            raise ValueError(
+                f"embed_dim/num_heads = {self.head_dim} is not a multiple of 4; rotary positions need that"
+            )
+        if self.overlap > self.image_size // 2:
+            raise ValueError(f"overlap = {self.overlap} is over half of image_size = {self.image_size}; use less")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.embed_dim // self.num_heads
+
+    @property
+    def side(self) -> int:
+        """Patches along an axis."""
+        return self.image_size // self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        """Number of patches."""
+        return self.side**2
+
+    @property
+    def dtype(self):
+        """Type of the computation; None: that of the parameters and the input."""
+        return None if self.compute == "as-parameters" else jnp.dtype(self.compute)
+
+
+_LINEAR = nnx.initializers.truncated_normal(0.02)
+
+
+def _linear(rows: int, columns: int, config: ViTConfig, rngs) -> nnx.Linear:
+    return nnx.Linear(rows, columns, kernel_init=_LINEAR, dtype=config.dtype, rngs=rngs)
+
+
+def _norm(width: int, config: ViTConfig, rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(width, epsilon=1e-5, dtype=config.dtype, rngs=rngs)
+
+
+def _gelu(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)
+
+
+def _dropped(key: Array | None, rate, x: Array, shape: tuple[int, ...]) -> Array:
+    """x with entries of a mask of this shape (which broadcasts) dropped at a rate, the others scaled up."""
+    if key is None:
+        return x
+    kept = jax.random.bernoulli(key, 1.0 - rate, shape)
+    return jnp.where(kept, x / jnp.maximum(1.0 - rate, 1e-6).astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+def _split(key: Array | None, count: int):
+    return [None] * count if key is None else jax.random.split(key, count)
+
+
+def _attention(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
+    """Attention of queries `(B, L, H, d)` to keys; by the device's own kernel where it has one."""
+    if q.dtype != jnp.float64:
+        return jax.nn.dot_product_attention(q, k, v, bias=bias)
+    # jax.nn's keeps its logits in single precision
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1]) + (0.0 if bias is None else bias)
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits, -1), v)
+
+
+class Block(nnx.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
+        width, hidden = config.embed_dim, round(config.embed_dim * config.mlp_ratio)
+        self.norm1, self.norm2 = _norm(width, config, rngs), _norm(width, config, rngs)
+        self.qkv, self.proj = _linear(width, 3 * width, config, rngs), _linear(width, width, config, rngs)
+        self.fc1, self.fc2 = _linear(width, hidden, config, rngs), _linear(hidden, width, config, rngs)
+        if config.qk_norm:
+            self.q_norm, self.k_norm = _norm(config.head_dim, config, rngs), _norm(config.head_dim, config, rngs)
+        if config.positions == "relative":
+            self.bias = nnx.Param(jnp.zeros((config.num_heads, config.side, config.side)))
+        self.config = config
+
+    def attention(self, x: Array) -> Array:
+        """Attention of all tokens to all, `(B, L, D)`."""
+        config = self.config
+        q, k, v = jnp.moveaxis(self.qkv(x).reshape(*x.shape[:2], 3, config.num_heads, config.head_dim), 2, 0)
+        if config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        bias = None
+        if config.positions == "rotary":
+            q, k = (_turned(part, config.side) for part in (q, k))
+        if config.positions == "relative":
+            bias = self.bias[...][:, *_torus_distances(config.side)][None].astype(q.dtype)
+        out = _attention(q, k, v, bias)
+        return self.proj(out.reshape(x.shape))
+
+    def __call__(self, x: Array, drop_path: Array, key: Array | None) -> Array:
+        rate, one = self.config.dropout, (len(x), 1, 1)
+        keys = _split(key, 5)
+        attended = _dropped(keys[0], rate, self.attention(self.norm1(x)), x.shape)
+        x = x + _dropped(keys[1], drop_path, attended, one)
+        hidden = _gelu(self.fc1(self.norm2(x)))
+        out = self.fc2(_dropped(keys[2], rate, hidden, hidden.shape))
+        return x + _dropped(keys[4], drop_path, _dropped(keys[3], rate, out, out.shape), one)
+
+
+@lru_cache
+def _torus_distances(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns `(L, L)` from each patch to each, modulo the number of patches along an axis."""
+    places = np.stack(np.divmod(np.arange(side * side), side))
+    down, right = (places[:, None, :] - places[:, :, None]) % side
+    return down, right
+
+
+def _turned(x: Array, side: int) -> Array:
+    """Heads `(B, L, H, d)` turned in d/2 planes, half of them by each axis, by 2 pi k (place/side), k = 1, 2, ..."""
+    quarter = x.shape[-1] // 4
+    places = np.stack(np.divmod(np.arange(side * side), side), -1)  # (L, 2)
+    angle = 2 * np.pi * places[:, :, None] * (1 + np.arange(quarter)) / side
+    angle = angle.reshape(side * side, 1, 2 * quarter)
+    cos, sin = jnp.asarray(np.cos(angle), x.dtype), jnp.asarray(np.sin(angle), x.dtype)
+    first, second = jnp.split(x, 2, -1)
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+class Trunk(nnx.Module):
+    """All but the blocks."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
+        width = config.embed_dim
+        window = (config.patch_size + 2 * config.overlap) ** 2
+        if config.aggregation == "attention":
+            self.tokens = nnx.List([_linear(window, width, config, rngs) for _ in range(config.variables)])
+            self.variables = nnx.Param(jnp.asarray(_sin_cos(np.arange(config.variables), width)))
+            self.query = nnx.Param(jnp.zeros((1, width)))
+            self.agg_qkv = nnx.List([_linear(width, width, config, rngs) for _ in range(3)])
+            self.agg_out = _linear(width, width, config, rngs)
+        else:
+            self.tokens = nnx.List([_linear(window * config.variables, width, config, rngs)])
+        self.positions = nnx.Param(jnp.asarray(_sin_cos_2d(config.side, width)))
+        self.lead_time = _linear(1, width, config, rngs)
+        self.norm = _norm(width, config, rngs)
+        sizes = [width] * (config.decoder_depth + 1)
+        outputs = [*sizes[1:], config.variables * config.patch_size**2]
+        self.head = nnx.List([_linear(*pair, config, rngs) for pair in zip(sizes, outputs, strict=True)])
+        self.config = config
+
+    def embed(self, x: Array, lead_time: Array) -> Array:
+        """States `(B, V, N, N)` and lead times `(B,)` to tokens `(B, L, D)`."""
+        config = self.config
+        patches = _windows(x, config.patch_size, config.overlap)  # (B, V, L, window)
+        if config.aggregation == "joint":
+            tokens = self.tokens[0](jnp.moveaxis(patches, 1, 2).reshape(len(x), config.tokens, -1))
+        else:
+            of_each = [self.tokens[v](patches[:, v]) for v in range(config.variables)]
+            of_all = jnp.stack(of_each, 2) + self.variables[...].astype(of_each[0].dtype)
+            tokens = self.aggregate(of_all)
+        tokens = tokens + self.positions[...].astype(tokens.dtype)
+        return tokens + self.lead_time(lead_time[:, None].astype(tokens.dtype))[:, None]
+
+    def aggregate(self, x: Array) -> Array:
+        """One token of `(B, L, V, D)` at each place: the learned query's attention to the variables."""
+        config = self.config
+        heads = lambda a: a.reshape(-1, a.shape[-2], config.num_heads, config.head_dim)
+        q = jnp.broadcast_to(self.query[...].astype(x.dtype), (math.prod(x.shape[:2]), 1, config.embed_dim))
+        x_flat = x.reshape(-1, *x.shape[2:])
+        q, k, v = (heads(layer(part)) for layer, part in zip(self.agg_qkv, (q, x_flat, x_flat), strict=True))
+        return self.agg_out(_attention(q, k, v).reshape(*x.shape[:2], config.embed_dim))
+
+    def decode(self, tokens: Array) -> Array:
+        """Tokens `(B, L, D)` to fields `(B, V, N, N)`."""
+        config, p = self.config, self.config.patch_size
+        x = self.norm(tokens)
+        for layer in self.head[:-1]:
+            x = _gelu(layer(x))
+        x = self.head[-1](x).reshape(-1, config.side, config.side, p, p, config.variables)
+        return jnp.einsum("bhwpqv->bvhpwq", x).reshape(-1, config.variables, config.image_size, config.image_size)
+
+
+def _windows(x: Array, patch: int, overlap: int) -> Array:
+    """Patches of `(B, V, N, N)` with `overlap` points around them, over periodic edges: `(B, V, L, points)`."""
+    side, window = x.shape[-1] // patch, patch + 2 * overlap
+    index = (patch * np.arange(side)[:, None] + np.arange(-overlap, patch + overlap)) % x.shape[-1]
+    cut = x[:, :, index][..., index]  # (B, V, side, window, side, window)
+    return jnp.moveaxis(cut, 4, 3).reshape(*x.shape[:2], side * side, window * window)
+
+
+def _sin_cos(places: np.ndarray, width: int) -> np.ndarray:
+    """Sines, then cosines, of places `(n,)` at width/2 wavelengths: `(n, width)` (Vaswani et al. 2017, Sec. 3.5)."""
+    angle = places[:, None] * LONGEST ** (-np.arange(width // 2) / (width / 2))
+    return np.concatenate([np.sin(angle), np.cos(angle)], 1).astype(np.float32)
+
+
+def _sin_cos_2d(side: int, width: int) -> np.ndarray:
+    """Half of the width for each axis, x first: `(side^2, width)`."""
+    y, x = np.divmod(np.arange(side * side), side)
+    return np.concatenate([_sin_cos(x, width // 2), _sin_cos(y, width // 2)], 1)
+
+
+@lru_cache
+def _graphs(config: ViTConfig):
+    """The definitions of trunk and block, without arrays."""
+    make = lambda kind: nnx.graphdef(nnx.eval_shape(lambda: kind(config, nnx.Rngs(0))))
+    return make(Trunk), make(Block)
+
+
+def init(key: Array, config: ViTConfig) -> Params:
+    """Parameters `{"trunk": ..., "blocks": ...}`, nested dicts of float32 arrays; the blocks' with a leading axis."""
+    key_trunk, key_blocks = jax.random.split(key)
+    arrays = lambda kind, key: nnx.to_pure_dict(nnx.state(kind(config, nnx.Rngs(key)), nnx.Param))
+    blocks = jax.vmap(partial(arrays, Block))(jax.random.split(key_blocks, config.depth))
+    return {"trunk": arrays(Trunk, key_trunk), "blocks": blocks}
+
+
+def count_parameters(config: ViTConfig) -> int:
+    """Number of trainable values, without making them."""
+    shapes = jax.eval_shape(partial(init, config=config), jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def apply(config: ViTConfig, params: Params, x: Array, lead_time: Array, *, key: Array | None = None) -> Array:
+    """States one lead time later.
+
+    Args:
+        params: of `init` or `from_torch`.
+        x: normalised states `(B, variables, image_size, image_size)`.
+        lead_time: `(B,)`, in whatever unit the model was trained with (jaxda: days).
+        key: of dropout and stochastic depth; None: neither, as in forecasts.
+
+    Returns:
+        Normalised states, of the shape and type of x.
+    """
+    trunk_graph, block_graph = _graphs(config)
+    trunk = nnx.merge(trunk_graph, nnx.State(params["trunk"]))
+    key_tokens, key_blocks = _split(key, 2)
+    tokens = trunk.embed(x if config.dtype is None else x.astype(config.dtype), lead_time)
+    tokens = _dropped(key_tokens, config.dropout, tokens, tokens.shape)
+
+    def block(tokens, layer):
+        arrays, rate, key = layer
+        return nnx.merge(block_graph, nnx.State(arrays))(tokens, rate, key), None
+
+    policies = {"block": jax.checkpoint_policies.nothing_saveable, "dots": jax.checkpoint_policies.dots_saveable}
+    if config.remat != "none":
+        block = jax.checkpoint(block, policy=policies[config.remat], prevent_cse=False)
+    rates = jnp.linspace(0.0, config.drop_path, config.depth)
+    keys = None if key is None else jax.random.split(key_blocks, config.depth)
+    tokens, _ = jax.lax.scan(block, tokens, (params["blocks"], rates, keys))
+    out = trunk.decode(tokens).astype(x.dtype)
+    return x + out if config.residual else out
+
+
+def from_torch(config: ViTConfig, state: dict[str, np.ndarray]) -> Params:
+    """Parameters from the arrays of the public code's state dict, under its own names.
+
+    Position embeddings of another grid are interpolated (bicubic).
+
+    Raises:
+        ValueError: a configuration with options that the public code does not have, or arrays that are missing, left
+            over, or of another shape, each with its name.
+    """
+    plain = ViTConfig(image_size=config.image_size, patch_size=config.patch_size, embed_dim=config.embed_dim)
+    for name in ("overlap", "aggregation", "positions", "residual", "qk_norm"):
+        if getattr(config, name) != getattr(plain, name):
+            raise ValueError(f"{name} = {getattr(config, name)}: the public code has none; leave it out")
+    left = dict(state)
+
+    def take(name):
+        if name not in left:
+            raise ValueError(f"{name}: not in the state dict; it is of another architecture or depth")
+        return np.asarray(left.pop(name))
+
+    linear = lambda name: {"kernel": take(f"{name}.weight").T, "bias": take(f"{name}.bias")}
+    norm = lambda name: {"scale": take(f"{name}.weight"), "bias": take(f"{name}.bias")}
+
+    def token(v):
+        kernel = take(f"token_embeds.{v}.proj.weight")
+        return {"kernel": kernel.reshape(len(kernel), -1).T, "bias": take(f"token_embeds.{v}.proj.bias")}
+
+    def block(i):
+        names = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+        layers = {ours: linear(f"blocks.{i}.{theirs}") for ours, theirs in names.items()}
+        return layers | {ours: norm(f"blocks.{i}.{ours}") for ours in ("norm1", "norm2")}
+
+    qkv = zip(np.split(take("var_agg.in_proj_weight"), 3), np.split(take("var_agg.in_proj_bias"), 3), strict=True)
+    trunk = {
+        "tokens": {v: token(v) for v in range(config.variables)},
+        "variables": take("var_embed")[0],
+        "query": take("var_query")[0],
+        "agg_qkv": {i: {"kernel": weight.T, "bias": bias} for i, (weight, bias) in enumerate(qkv)},
+        "agg_out": linear("var_agg.out_proj"),
+        "positions": _on_grid(take("pos_embed")[0], config.side),
+        "lead_time": linear("lead_time_embed"),
+        "norm": norm("norm"),
+        "head": {i: linear(f"head.{2 * i}") for i in range(config.decoder_depth + 1)},
+    }
+    blocks = jax.tree.map(lambda *layers: np.stack(layers), *[block(i) for i in range(config.depth)])
+    params = {"trunk": trunk, "blocks": blocks}
+    if left:
+        raise ValueError(f"{min(left)}: in the state dict, but not in this configuration; check depth and sizes")
+    wanted = jax.eval_shape(partial(init, config=config), jax.random.key(0))
+    for path, leaf in jax.tree.leaves_with_path(wanted):
+        found = params
+        for step in path:
+            found = found[step.key]
+        if found.shape != leaf.shape:
+            raise ValueError(f"{jax.tree_util.keystr(path)}: shape {found.shape}, not {leaf.shape}; check the sizes")
+    return jax.tree.map(jnp.asarray, params)
+
+
+def _on_grid(positions: np.ndarray, side: int) -> np.ndarray:
+    """Position embeddings `(L, D)` of a square grid on one of side x side patches."""
+    old = math.isqrt(len(positions))
+    if old == side:
+        return positions
+    table = jnp.asarray(positions).reshape(old, old, -1)
+    return np.asarray(jax.image.resize(table, (side, side, table.shape[-1]), "cubic").reshape(side * side, -1))

@@ -1,0 +1,210 @@
+"""SQG-ViT: the published architecture weight for weight, and what each option promises."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from jaxda.models import vit
+from jaxda.models.vit import ViTConfig
+from jaxda.settings import one_line
+
+TINY = ViTConfig(image_size=16, patch_size=4, embed_dim=32, depth=2, num_heads=4)
+KEY = jax.random.key(0)
+BETTER = {"overlap": 2, "aggregation": "joint", "residual": True, "qk_norm": True}
+
+
+def config(**given):
+    return dataclasses.replace(TINY, **given)
+
+
+def states(count=2, seed=1):
+    return jax.random.normal(jax.random.key(seed), (count, 2, 16, 16)), jnp.full(count, 0.5)
+
+
+@pytest.fixture
+def published(reference):
+    arrays = reference("vit_reference")
+    return arrays, {name.removeprefix("weight/"): a for name, a in arrays.items() if name.startswith("weight/")}
+
+
+def test_agrees_with_the_public_code(x64, published, assert_near):
+    arrays, weights = published
+    found = vit.apply(TINY, vit.from_torch(TINY, weights), arrays["x"], arrays["lead_time"])
+    assert_near(found, arrays["y"], 1e-10)
+
+
+def test_agrees_in_single_precision(published, assert_near):
+    arrays, weights = published
+    params = jax.tree.map(np.float32, vit.from_torch(TINY, weights))
+    x, lead_time = np.float32(arrays["x"]), np.float32(arrays["lead_time"])
+    assert_near(vit.apply(TINY, params, x, lead_time), arrays["y"], 1e-5)
+    halved = vit.apply(config(compute="bfloat16"), params, x, lead_time)
+    assert halved.dtype == jnp.float32
+    assert_near(halved, arrays["y"], 0.05)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [
+        ({}, 157_789_216),
+        ({"image_size": 128, "depth": 24, "embed_dim": 2048}, 1_236_023_328),
+        ({"image_size": 256, "depth": 48, "embed_dim": 2048}, 2_450_913_312),
+        ({"patch_size": 2, "depth": 8, "num_heads": 16}, 108_141_576),
+    ],
+)
+def test_the_published_sizes_have_the_published_parameters(sizes, count):
+    assert vit.count_parameters(ViTConfig(**sizes)) == count
+
+
+def test_init_makes_what_from_torch_reads(published):
+    read = vit.from_torch(TINY, published[1])
+    made = vit.init(KEY, TINY)
+    assert jax.tree.map(jnp.shape, read) == jax.tree.map(jnp.shape, made)
+    # two blocks are not the same block
+    assert (made["blocks"]["qkv"]["kernel"][0] != made["blocks"]["qkv"]["kernel"][1]).any()
+
+
+@pytest.mark.parametrize("positions", ["rotary", "relative"])
+def test_on_the_torus_a_moved_state_is_moved(x64, assert_near, positions):
+    """With no table of positions, attention that knows distances alone does not know where x = 0 is."""
+    own = config(positions=positions, **BETTER)
+    params = jax.tree.map(jnp.float64, vit.init(KEY, own))
+    params["trunk"]["positions"] = jnp.zeros_like(params["trunk"]["positions"])
+    if positions == "relative":
+        params["blocks"]["bias"] = jax.random.normal(KEY, params["blocks"]["bias"].shape, jnp.float64)
+    x, lead_time = states()
+    x = x.astype(jnp.float64)
+    roll = lambda a: jnp.roll(a, (4, 8), (-2, -1))
+    moved = vit.apply(own, params, roll(x), lead_time)
+    assert_near(moved, roll(vit.apply(own, params, x, lead_time)), 1e-12)
+    # and it does know distances: patches that change places are not only that
+    swapped = lambda a: a.at[..., :4].set(a[..., 4:8]).at[..., 4:8].set(a[..., :4])
+    other = swapped(vit.apply(own, params, x, lead_time)) - vit.apply(own, params, swapped(x), lead_time)
+    assert jnp.abs(other).max() > 1e-6
+
+
+def test_absolute_positions_know_where_they_are():
+    params, (x, lead_time) = vit.init(KEY, TINY), states()
+    roll = lambda a: jnp.roll(a, 4, -1)
+    difference = vit.apply(TINY, params, roll(x), lead_time) - roll(vit.apply(TINY, params, x, lead_time))
+    assert jnp.abs(difference).max() > 1e-4
+
+
+@given(overlap=st.integers(0, 3), row=st.integers(0, 3), column=st.integers(0, 3))
+def test_windows_are_patches_with_their_periodic_surroundings(overlap, row, column):
+    x = np.arange(2 * 3 * 8 * 8, dtype=np.float32).reshape(2, 3, 8, 8)
+    found = np.asarray(vit._windows(jnp.asarray(x), 2, overlap))[:, :, 4 * row + column]
+    moved = np.roll(x, (overlap - 2 * row, overlap - 2 * column), (-2, -1))
+    size = 2 + 2 * overlap
+    np.testing.assert_array_equal(found.reshape(2, 3, size, size), moved[..., :size, :size])
+
+
+def test_residual_adds_the_input():
+    params, (x, lead_time) = vit.init(KEY, TINY), states()
+    found = vit.apply(config(residual=True), params, x, lead_time)
+    np.testing.assert_allclose(found, x + vit.apply(TINY, params, x, lead_time), rtol=1e-5, atol=1e-6)
+
+
+def test_lead_time_and_every_array_matter():
+    own = config(positions="relative", qk_norm=True)
+    params, (x, lead_time) = vit.init(KEY, own), states()
+    params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(KEY, a.shape), params)  # the query starts at zero
+    loss = lambda params, lead_time: jnp.sum(vit.apply(own, params, x, lead_time) ** 2)
+    by_params, by_time = jax.grad(loss, (0, 1))(params, lead_time)
+    still = [
+        jax.tree_util.keystr(path) for path, g in jax.tree.leaves_with_path(by_params) if not (jnp.abs(g) > 0).any()
+    ]
+    assert not still
+    assert (by_time != 0).all()
+
+
+def test_dropout_is_the_keys_and_its_mean_is_the_model_without():
+    own = config(dropout=0.2, drop_path=0.3)
+    params, (x, lead_time) = vit.init(KEY, own), states(64)
+    x = jnp.broadcast_to(x[:1], x.shape)
+    run = jax.jit(lambda key: vit.apply(own, params, x, lead_time, key=key))
+    first, again, other = run(jax.random.key(1)), run(jax.random.key(1)), run(jax.random.key(2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (first[0] != first[1]).any()
+    still = vit.apply(own, params, x, lead_time)
+    np.testing.assert_array_equal(still[0], still[1])
+    nothing = config(dropout=0.0, drop_path=0.0)
+    kept = vit.apply(nothing, params, x, lead_time, key=KEY)
+    np.testing.assert_allclose(kept, still, rtol=1e-5, atol=1e-6)
+
+
+def test_all_blocks_are_run_and_the_last_is_skipped_most():
+    """drop_path = 1: the last block is never run in training, the first always."""
+    own = config(dropout=0.0, drop_path=1.0, depth=2)
+    params, (x, lead_time) = vit.init(KEY, own), states()
+    trained = lambda params: vit.apply(own, params, x, lead_time, key=KEY)
+    changed = lambda i: jax.tree.map(lambda a: a.at[i].multiply(2.0), params["blocks"])
+    np.testing.assert_array_equal(trained(params | {"blocks": changed(1)}), trained(params))
+    assert (trained(params | {"blocks": changed(0)}) != trained(params)).any()
+
+
+@pytest.mark.parametrize("remat", ["block", "dots"])
+def test_remat_changes_memory_not_numbers(x64, assert_near, remat):
+    params, (x, lead_time) = jax.tree.map(jnp.float64, vit.init(KEY, TINY)), states()
+    x = x.astype(jnp.float64)
+    gradient = lambda own: jax.grad(lambda p: jnp.sum(vit.apply(own, p, x, lead_time, key=KEY) ** 2))(params)
+    for found, expected in zip(*map(jax.tree.leaves, (gradient(config(remat=remat)), gradient(TINY)))):
+        assert_near(found, expected, 1e-10)
+
+
+def test_positions_of_another_grid_are_interpolated(published):
+    weights = published[1]
+    larger = config(image_size=32)
+    params = vit.from_torch(larger, weights)
+    table = params["trunk"]["positions"]
+    assert table.shape == (64, 32)
+    # what is in the middle of four old patches is near their mean
+    old = weights["pos_embed"][0].reshape(4, 4, 32)
+    new = np.asarray(table).reshape(8, 8, 32)
+    np.testing.assert_allclose(new[3:5, 3:5].mean((0, 1)), old[1:3, 1:3].mean((0, 1)), atol=0.2 * np.abs(old).max())
+    assert np.isfinite(vit.apply(larger, params, jnp.ones((1, 2, 32, 32)), jnp.ones(1))).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: w.pop("norm.bias"), "norm.bias: not in the state dict"),
+        (lambda w: w.update(extra=np.zeros(1)), "extra: in the state dict, but not in this configuration"),
+        (lambda w: w.update({"head.4.bias": np.zeros(7)}), "shape (7,), not (32,)"),
+    ],
+)
+def test_other_architectures_are_refused(published, change, said):
+    weights = dict(published[1])
+    change(weights)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        vit.from_torch(TINY, weights)
+
+
+def test_options_that_the_public_code_lacks_are_refused(published):
+    with pytest.raises(ValueError, match="residual = True: the public code has none"):
+        vit.from_torch(config(residual=True), published[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"image_size": 64, "patch_size": 5}, "image_size = 64 is not a multiple of patch_size = 5"),
+        ({"embed_dim": 32, "num_heads": 5}, "embed_dim = 32 is not a multiple of num_heads = 5"),
+        ({"embed_dim": 30, "num_heads": 5}, "embed_dim = 30 is not a multiple of 4"),
+        ({"embed_dim": 24, "num_heads": 4, "positions": "rotary"}, "embed_dim/num_heads = 6 is not a multiple of 4"),
+        ({"overlap": 40}, "overlap = 40 is over half of image_size = 64"),
+        ({"depth": 0}, "depth = 0: "),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(given, said):
+    with pytest.raises(ValidationError) as caught:
+        ViTConfig(**given)
+    assert said in one_line(caught.value)
