@@ -1,0 +1,1 @@
+"""Training of surrogates: samples, losses, the step, online updates."""
