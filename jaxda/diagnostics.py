@@ -41,3 +41,11 @@ def crps(ensemble: Array, truth: Array) -> Array:
     below = jnp.arange(1, members, dtype=ensemble.dtype)
     pairs = jnp.tensordot(below * (members - below), jnp.diff(jnp.sort(ensemble, axis=0), axis=0), 1)
     return jnp.mean(jnp.abs(ensemble - truth).mean(0) - pairs / (members * (members - 1)))
+
+
+def anomaly_correlation(forecast: Array, truth: Array) -> Array:
+    """Correlation of two anomalies over all points, not centred: 1 for equal ones, 0 for a forecast that knows nothing.
+
+    Wilks 2019, "Statistical Methods in the Atmospheric Sciences", Sec. 9.8 (the uncentred form).
+    """
+    return jnp.sum(forecast * truth) / jnp.sqrt(jnp.sum(forecast**2) * jnp.sum(truth**2))

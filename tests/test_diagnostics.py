@@ -83,3 +83,12 @@ def test_crps_of_members_placed_around_their_mean_is_too_small(x64, members):
     expected = (np.sqrt(2.0 * (2.0 - 1.0 / members)) - 1.0) / np.sqrt(np.pi)
     assert abs(found - expected) < 0.006
     assert expected < (0.75 if members == 2 else 0.98) / np.sqrt(np.pi)
+
+
+def test_anomaly_correlation_is_a_cosine():
+    a = np.random.default_rng(3).normal(size=(2, 4, 4))
+    assert diagnostics.anomaly_correlation(3.0 * a, a) == pytest.approx(1.0)
+    assert diagnostics.anomaly_correlation(-a, a) == pytest.approx(-1.0)
+    b = np.random.default_rng(4).normal(size=a.shape)
+    angle = np.arccos((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
+    assert diagnostics.anomaly_correlation(a, b) == pytest.approx(np.cos(angle), rel=1e-5)

@@ -14,7 +14,7 @@ FLOORS = {
     "observations": 1,
     "filters": 2,
     "diagnostics": 2,
-    "training": 2,
+    "training": 3,
     "exactness": 3,
     "posteriors": 2,
     "twin": 3,

@@ -1,0 +1,148 @@
+"""The training step: AdamW on a loss, with what keeps long runs out of trouble.
+
+AdamW (Loshchilov & Hutter 2019, ICLR, alg. 2) with a linear warm-up and a cosine to zero, gradients clipped by their
+global norm, gradients of several batches added up, an exponential moving average of the weights (the one to forecast
+with), and no weight decay of what is no matrix: biases, norms, embeddings.
+
+A step whose loss or gradients are not finite changes nothing: the caller sees `finite` false, stops, and still has
+the state from before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from pydantic import Field, model_validator
+
+from jaxda import diagnostics
+from jaxda.settings import Count, Fraction, NonNegative, Positive, Seed, described, settings
+from jaxda.training.loss import Apply, make_loss, roll_out
+
+
+@settings
+class TrainConfig:
+    """Settings of the optimizer and the run."""
+
+    steps: Count = described(1000, "steps of the optimizer [1]")
+    warmup: Annotated[int, Field(ge=0)] = described(100, "steps of them until the learning rate is reached [1]")
+    learning_rate: Positive = described(5e-4, "largest learning rate [1]")
+    weight_decay: NonNegative = described(0.01, "decay of matrices, times the learning rate [1]")
+    clip: Positive = described(1.0, "largest global norm of the gradients [1]")
+    accumulate: Count = described(1, "batches to a step [1]")
+    ema: Fraction = described(0.999, "weight of the old in the moving average of the weights [1]")
+    spectral_weight: NonNegative = described(0.0, "of the spectral loss [1]")
+    validate_every: Count = described(200, "steps between validations and checkpoints [1]")
+    patience: Count | None = described(None, "validations without a better one after which to stop; none: never [1]")
+    seed: Seed = described(0, "of weights, order, shifts and dropout [1]")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup = {self.warmup} is not under steps = {self.steps}; use less")
+        return self
+
+
+class TrainState(NamedTuple):
+    """What a checkpoint holds: step `()`, weights, their moving average, the optimizer's arrays."""
+
+    step: Array
+    params: Any
+    average: Any
+    optimizer: Any
+
+
+class Metrics(NamedTuple):
+    """Of one step: loss, norm of the gradients before clipping, learning rate, whether all was finite."""
+
+    loss: Array
+    gradient_norm: Array
+    learning_rate: Array
+    finite: Array
+
+
+def decayed(params) -> Any:
+    """Which arrays weight decay acts on: the matrices of linear layers."""
+    is_matrix = lambda path, _: getattr(path[-1], "key", None) == "kernel"
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+def schedule(config: TrainConfig) -> optax.Schedule:
+    """Learning rate by step: up in a line, down in a cosine."""
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup, config.steps)
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Clipping, then AdamW with the decay mask."""
+    adamw = optax.adamw(schedule(config), b1=0.9, b2=0.99, weight_decay=config.weight_decay, mask=decayed)
+    return optax.chain(optax.clip_by_global_norm(config.clip), adamw)
+
+
+def init_state(config: TrainConfig, params) -> TrainState:
+    """The state before the first step."""
+    # its own arrays: a step donates its state, and no array may be given away twice
+    average = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.zeros((), jnp.int32), params, average, make_optimizer(config).init(params))
+
+
+def make_train_step(config: TrainConfig, apply: Apply) -> Callable:
+    """A pure function (state, batches, key) -> (state, Metrics).
+
+    `batches` is a `dataset.Batch` with one leading axis of `accumulate`, whose gradients are averaged. The key is that
+    of the whole training: the step folds its number in.
+    """
+    loss, optimizer, rate = make_loss(apply, config.spectral_weight), make_optimizer(config), schedule(config)
+
+    def train_step(state: TrainState, batches, key: Array) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(key, state.step)
+
+        def add(total, item):
+            number, batch = item
+            found = jax.value_and_grad(loss)(state.params, batch, jax.random.fold_in(key, number))
+            return jax.tree.map(lambda a, b: a + b / config.accumulate, total, found), None
+
+        nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+        (value, gradient), _ = jax.lax.scan(add, nothing, (jnp.arange(config.accumulate), batches))
+        norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        updates, after = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # the average of a young run would be its random start: 1/step until that is less than what is asked
+        part = jnp.maximum(1.0 - config.ema, 1.0 / (state.step + 1.0))
+        average = optax.incremental_update(params, state.average, part)
+        moved = TrainState(state.step + 1, params, average, after)
+        kept = jax.tree.map(partial(jnp.where, finite), moved, state)
+        return kept, Metrics(value, norm, rate(state.step), finite)
+
+    return train_step
+
+
+class Skill(NamedTuple):
+    """By lead, `(k,)` each: RMSE of forecast and persistence in the unit asked, and anomaly correlation."""
+
+    rmse: Array
+    persistence: Array
+    correlation: Array
+
+
+def make_validation(apply: Apply, scale: Array) -> Callable:
+    """A function (params, batch) -> `Skill` of the roll-out from the batch.
+
+    `scale` `(V, 1, 1)` turns normalised values into the unit of the scores. Anomalies are from the training mean, which
+    is zero in normalised units: a climatological forecast has correlation zero, and the states' standard deviation for
+    its RMSE.
+    """
+
+    def validate(params, batch) -> Skill:
+        forecast = roll_out(apply, params, batch.x, batch.lead_time, batch.y.shape[1])
+        by_lead = lambda score, x: jax.vmap(lambda a, b: score(a, b), (1, 1))(x, batch.y)
+        stay = jnp.broadcast_to(batch.x[:, None], batch.y.shape)
+        rmse = lambda a, b: diagnostics.rmse(a * scale, b * scale)
+        return Skill(by_lead(rmse, forecast), by_lead(rmse, stay), by_lead(diagnostics.anomaly_correlation, forecast))
+
+    return validate
