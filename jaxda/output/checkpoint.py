@@ -1,0 +1,114 @@
+"""Checkpoints by Orbax: a state of arrays and a dictionary of plain values, the best and the last kept.
+
+A save goes on in the background and appears under its number only when it is whole: whoever is killed during one still
+has the one before. Arrays are read back onto the shardings of the abstract state that is asked for, so a run may go on
+with another number of devices.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from jaxda.output.netcdf import FileError
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder; close it, or use it in a `with`, so that the last save is finished.
+
+    Args:
+        folder: made if it is not there.
+        create: whether it may be made; False to read only.
+
+    Raises:
+        FileError: no such folder, or none that holds a checkpoint, where it may not be made.
+    """
+
+    def __init__(self, folder: str | Path, create: bool = True):
+        self.folder = Path(folder).resolve()
+        if not create and not self.folder.is_dir():
+            raise FileError(f"{folder}: no such folder; give one that scripts/train_vit.py wrote")
+        error = lambda metrics: metrics["error"]
+        kept = managers.AnyPreservationPolicy([managers.LatestN(1), managers.BestN(get_metric_fn=error, reverse=True, n=1)])
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=kept, best_fn=error, best_mode="min", create=create, enable_async_checkpointing=create
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        if not create and self.last is None:
+            self.close()
+            raise FileError(f"{folder}: holds no whole checkpoint; give a folder that scripts/train_vit.py wrote")
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    @property
+    def last(self) -> int | None:
+        """Number of the last whole checkpoint; None where there is none."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """Number of the one with the smallest error."""
+        return self._manager.best_step()
+
+    def save(self, number: int, state: Any, meta: dict, error: float) -> None:
+        """Start saving; `error` decides which is the best. Waits only for a save before it that is not finished."""
+        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(number, args=parts, metrics={"error": float(error)})
+
+    def wait(self) -> None:
+        """Until what was saved is whole; raises what went wrong (a full disk) as OSError."""
+        self._manager.wait_until_finished()
+
+    def meta(self, number: int) -> dict:
+        """The plain values of a checkpoint."""
+        parts = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._read(number, parts)["meta"]
+
+    def restore(self, number: int, abstract: Any) -> Any:
+        """The state of a checkpoint, on the shardings of an abstract one (`jax.ShapeDtypeStruct` leaves).
+
+        Raises:
+            FileError: arrays that are missing, left over or of another shape, or files that cannot be read.
+        """
+        self._require_shapes(number, abstract)
+        return self._read(number, ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+
+    def close(self) -> None:
+        """Finish what is being saved."""
+        self._manager.close()
+
+    def _read(self, number: int, parts):
+        try:
+            return self._manager.restore(number, args=parts)
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            place = self.folder / str(number)
+            raise FileError(f"{place}: not a readable checkpoint ({reason}); use another or train again") from None
+
+    def _require_shapes(self, number: int, abstract: Any) -> None:
+        place = self.folder / str(number)
+        try:
+            found = ocp.StandardCheckpointer().metadata(place / "state").item_metadata.tree
+        except (ValueError, KeyError, OSError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise FileError(f"{place}: not a readable checkpoint ({reason}); use another or train again") from None
+        names = lambda tree: {_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
+        found, wanted = names(found), names(abstract)
+        for name in sorted(found.keys() | wanted.keys()):
+            if found.get(name) != wanted.get(name):
+                has = f"has shape {found[name]}" if name in found else "is missing"
+                asked = f"{wanted[name]} is asked" if name in wanted else "is not asked for"
+                raise FileError(f"{place}: {name} {has}, {asked}; the checkpoint is of another architecture or grid")
+
+
+def _name(path) -> str:
+    """A path in a tree in words, the same for dictionaries, lists and named tuples."""
+    return ".".join(str(getattr(step, "key", getattr(step, "name", getattr(step, "idx", step)))) for step in path)
