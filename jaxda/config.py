@@ -127,8 +127,8 @@ def changed(model, change: Change, name: str):
         raise ValueError(f"{name}.{one_line(error)}") from None
 
 
-def read(path: str | Path, overrides: dict[str, Any] | None = None) -> ExperimentConfig:
-    """The experiment of a TOML file, with dotted fields replaced.
+def read(path: str | Path, overrides: dict[str, Any] | None = None, kind: type = ExperimentConfig):
+    """The experiment, or settings of another kind, of a TOML file, with dotted fields replaced.
 
     Raises:
         ValueError: one line that names the file or field, the value and the cure.
@@ -142,19 +142,20 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None) -> Experimen
         raise ValueError(f"{path}: not a TOML file: {error}") from None
     for field, value in (overrides or {}).items():
         _put(tree, field, value)
-    nature = tree.get("nature")
-    if isinstance(nature, dict) and isinstance(nature.get("file"), str):
-        # in a file relative to the file, on the command line to where one stands; absolute in what is written
-        base = Path.cwd() if "nature.file" in (overrides or {}) else path.parent
-        nature["file"] = str((base / nature["file"]).resolve())
+    for name in ("nature", "series"):
+        table = tree.get(name)
+        if isinstance(table, dict) and isinstance(table.get("file"), str):
+            # in a file relative to the file, on the command line to where one stands; absolute in what is written
+            base = Path.cwd() if f"{name}.file" in (overrides or {}) else path.parent
+            table["file"] = str((base / table["file"]).resolve())
     try:
-        return TypeAdapter(ExperimentConfig).validate_python(tree)
+        return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
 
 
-def write(path: str | Path, config: ExperimentConfig) -> None:
-    """The resolved experiment as TOML: every field, so that reading it gives the same experiment."""
+def write(path: str | Path, config) -> None:
+    """The resolved settings as TOML: every field, so that reading it gives the same."""
     Path(path).write_text(tomli_w.dumps(without_none(dataclasses.asdict(config))), encoding="utf-8")
 
 

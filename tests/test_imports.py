@@ -22,6 +22,7 @@ FLOORS = {
     "config": 5,
     "nature": 5,
     "experiment": 6,
+    "surrogate": 6,
     "tuning": 7,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))

@@ -33,11 +33,14 @@ class Checkpoints:
         if not create and not self.folder.is_dir():
             raise FileError(f"{folder}: no such folder; give one that scripts/train_vit.py wrote")
         error = lambda metrics: metrics["error"]
-        kept = managers.AnyPreservationPolicy([managers.LatestN(1), managers.BestN(get_metric_fn=error, reverse=True, n=1)])
+        kept = managers.AnyPreservationPolicy(
+            [managers.LatestN(1), managers.BestN(get_metric_fn=error, reverse=True, n=1)]
+        )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=kept, best_fn=error, best_mode="min", create=create, enable_async_checkpointing=create
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         if not create and self.last is None:
             self.close()
             raise FileError(f"{folder}: holds no whole checkpoint; give a folder that scripts/train_vit.py wrote")
@@ -96,8 +99,9 @@ class Checkpoints:
     def _require_shapes(self, number: int, abstract: Any) -> None:
         place = self.folder / str(number)
         try:
-            found = ocp.StandardCheckpointer().metadata(place / "state").item_metadata.tree
-        except (ValueError, KeyError, OSError, AttributeError) as error:
+            found = self._manager.item_metadata(number)["state"]
+            found = getattr(found, "tree", found)
+        except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise FileError(f"{place}: not a readable checkpoint ({reason}); use another or train again") from None
         names = lambda tree: {_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}

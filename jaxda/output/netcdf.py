@@ -148,6 +148,16 @@ def read_states(run: NatureRun, start: int = 0, stop: int | None = None) -> np.n
     return states
 
 
+def read_numbered(run: NatureRun, numbers: np.ndarray) -> np.ndarray:
+    """States of increasing numbers `(n,)`, as `read_states`; only the chunks that hold them are read."""
+    with _opened(run.path) as nc:
+        states = np.ma.filled(nc["pv"][np.asarray(numbers)], np.nan)
+    if not np.isfinite(states).all():
+        at = int(numbers[np.argmax(~np.isfinite(states).all((1, 2, 3)))])
+        raise FileError(f"{run.path}: pv[{at}] has values missing or not finite; use only states before it")
+    return states
+
+
 def require_grid(run: NatureRun, config: SQGConfig) -> None:
     """Raise FileError unless the run's grid (N, L, H) is that of `config`."""
     for name in ("N", "L", "H"):

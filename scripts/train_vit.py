@@ -1,0 +1,64 @@
+"""Train a surrogate: python scripts/train_vit.py CONFIG [--out DIR] [--any.field value ...].
+
+Reads a TOML file, makes or reads the series of states, trains the vision transformer, and writes DIR/config.toml,
+DIR/log.csv (a row for each validation: RMSE in K, persistence and anomaly correlation by lead) and DIR/checkpoints, the
+best and the last. The same command goes on from the last checkpoint, bit for bit.
+
+Exit status: 0; 2 for bad input or a loss that is not finite, said in one line.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from jaxda import config as configuration
+from jaxda import surrogate
+from jaxda.models import vit
+from jaxda.output.progress import bar
+from jaxda.parallel import launch
+from jaxda.settings import Parser
+
+
+def help_text() -> str:
+    """Every field of a training, its default and its unit."""
+    fields = configuration.describe(surrogate.SurrogateConfig)
+    rows = (f"  --{name}  ({default})\n        {text}" for name, default, text in fields)
+    return "fields of the training (default), each with its unit in brackets:\n" + "\n".join(rows)
+
+
+def run(config: surrogate.SurrogateConfig, out: Path) -> None:
+    """Train and say what came of it."""
+    days = config.series.days + config.series.spinup_days if config.series.file is None else 1.0
+    with bar("series", days, "days") as advance:
+        series = surrogate.make_series(config, advance)
+    out.mkdir(parents=True, exist_ok=True)
+    configuration.write(out / "config.toml", config)
+    print(f"{vit.count_parameters(config.vit):,} parameters, {series.count} states every {series.interval_hours:g} h")
+    with bar("training", config.train.steps, "steps") as advance:
+        best = surrogate.train(config, series, out, lambda step, loss: advance(1, f"loss {loss:.4f}"))
+    hours = config.data.lead_hours[0]
+    print(f"best at step {best['step']}: RMSE {best['rmse_1']:.3f} K after {hours:g} h", end="")
+    print(f" (persistence {best['persistence_1']:.3f} K)" if "persistence_1" in best else "")
+    print(f"written to {out}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = Parser("train_vit.py", __doc__, epilog=help_text())
+    parser.add_argument("config", metavar="CONFIG", help="training file, such as configs/vit_tiny.toml")
+    parser.add_argument("--out", type=Path, help="folder, new or of the same training (default: runs/NAME OF CONFIG)")
+    try:
+        given, rest = parser.parse_known_args(arguments)
+        overrides = configuration.parse_overrides(rest)
+        config = configuration.read(given.config, overrides, surrogate.SurrogateConfig)
+        launch.start("float32")
+        run(config, given.out or Path("runs") / Path(given.config).stem)
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"train_vit.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

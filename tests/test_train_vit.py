@@ -1,0 +1,153 @@
+"""From data to checkpoint to resume, with the configuration that is made for tests."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import calling
+import jax
+import numpy as np
+import pytest
+
+from jaxda import config as configuration
+from jaxda import surrogate
+from jaxda.models import sqg
+from jaxda.output import netcdf
+from jaxda.output.checkpoint import Checkpoints
+from jaxda.output.netcdf import FileError
+from jaxda.training.dataset import Series
+
+pytestmark = pytest.mark.usefixtures("settings_of_jax")
+TINY = Path(__file__).parents[1] / "configs" / "vit_tiny.toml"
+
+
+def tiny(**train):
+    own = configuration.read(TINY, {}, surrogate.SurrogateConfig)
+    return dataclasses.replace(own, train=dataclasses.replace(own.train, **train))
+
+
+@pytest.fixture(scope="module")
+def series():
+    return surrogate.make_series(tiny())
+
+
+def final(out):
+    """Arrays and plain values of the last checkpoint."""
+    with Checkpoints(out / "checkpoints", create=False) as checkpoints:
+        state = jax.tree.leaves(checkpoints._manager.restore(checkpoints.last)["state"])
+        return checkpoints.last, [np.asarray(leaf) for leaf in state], checkpoints.meta(checkpoints.last)
+
+
+def test_a_run_killed_on_the_way_goes_on_bit_for_bit(tmp_path, series):
+    surrogate.train(tiny(), series, tmp_path / "whole")
+
+    def stop(step, loss):
+        if step == 45:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        surrogate.train(tiny(), series, tmp_path / "cut", stop)
+    assert final(tmp_path / "cut")[0] == 40
+    steps = []
+    surrogate.train(tiny(), series, tmp_path / "cut", lambda step, loss: steps.append(step))
+    assert steps == list(range(41, 61))
+    (number, expected, meta), (last, found, _) = final(tmp_path / "whole"), final(tmp_path / "cut")
+    assert number == last == 60
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # what a forecast needs is in it
+    config, statistics = surrogate.settings_of(meta, "here")
+    assert config == tiny()
+    np.testing.assert_allclose(statistics.std, series.read(np.arange(280)).std((0, 2, 3)), rtol=0.2)
+
+
+def test_the_script_trains_and_says_how_well(tmp_path):
+    status, out, error = calling.call(
+        calling.script("train_vit"), str(TINY), "--out", str(tmp_path / "run"), "--train.steps", "20",
+        "--train.warmup", "2", "--train.validate_every", "10", "--train.learning_rate", "1e-3",
+    )  # fmt: skip
+    assert status == 0, error
+    assert "best at step" in out
+    assert "persistence" in out
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert [row["step"] for row in rows] == ["10", "20"]
+    # three leads of four hours: persistence gets worse, and the residual model starts from it
+    assert float(rows[0]["persistence_1"]) < float(rows[0]["persistence_3"])
+    assert float(rows[-1]["rmse_1"]) < 1.1 * float(rows[-1]["persistence_1"])
+    written = configuration.read(tmp_path / "run" / "config.toml", {}, surrogate.SurrogateConfig)
+    assert written.train.steps == 20
+
+
+@pytest.mark.slow
+def test_training_learns_what_can_be_learnt(tmp_path):
+    """Fields that change their sign at each lead."""
+    waves = 1000.0 * np.random.default_rng(0).normal(size=(1, 2, 16, 16))
+    number = np.arange(400)[:, None, None, None]
+    series = Series.of((waves * (-1.0) ** number * (1 + 0.3 * np.sin(0.1 * number))).astype(np.float32), 4.0)
+    best = surrogate.train(tiny(steps=200, validate_every=50, learning_rate=0.01), series, tmp_path / "run")
+    assert best["rmse_1"] < 0.9 * best["persistence_1"]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_state_before_it(tmp_path, series):
+    counted = []
+
+    def read(numbers):
+        counted.append(0)
+        return series.read(numbers) * (np.nan if len(counted) > 40 else 1.0)
+
+    bad = Series(series.count, series.interval_hours, read)
+    with pytest.raises(ValueError, match=r"the loss is nan at step \d+; the state before it is saved"):
+        surrogate.train(tiny(), bad, tmp_path / "run")
+    number, arrays, _ = final(tmp_path / "run")
+    assert number > 0
+    assert all(np.isfinite(np.float32(a)).all() for a in arrays)
+
+
+@pytest.mark.slow
+def test_early_stopping(tmp_path, series):
+    steps = []
+    own = tiny(steps=400, validate_every=5, patience=2, learning_rate=0.3, clip=1e3)
+    surrogate.train(own, series, tmp_path / "run", lambda step, loss: steps.append(step))
+    assert steps[-1] < 400
+
+
+def test_other_settings_do_not_go_on(tmp_path, series):
+    surrogate.train(tiny(steps=10, validate_every=10), series, tmp_path / "run")
+    with pytest.raises(FileError, match=r"trained with other settings, train\.learning_rate = 0\.003, now 0\.1"):
+        surrogate.train(tiny(steps=10, validate_every=10, learning_rate=0.1), series, tmp_path / "run")
+
+
+def test_a_nature_run_in_a_file_is_read_as_it_is_needed(tmp_path, series):
+    config = sqg.SQGConfig(N=16)
+    states = series.read(np.arange(50))
+    netcdf.create_nature_run(tmp_path / "run.nc", config)
+    netcdf.append_states(tmp_path / "run.nc", 4 * 3600.0 * np.arange(50), states)
+    own = configuration.read(TINY, {"series.file": str(tmp_path / "run.nc")}, surrogate.SurrogateConfig)
+    found = surrogate.make_series(own)
+    assert (found.count, found.interval_hours) == (50, 4.0)
+    np.testing.assert_array_equal(found.read(np.array([3, 17, 49])), states[[3, 17, 49]])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--vit.patch_size 5", "vit: image_size = 16 is not a multiple of patch_size = 5; use one that is"),
+        ("--vit.num_heads 5", "vit: embed_dim = 32 is not a multiple of num_heads = 5"),
+        ("--vit.image_size 32", "vit.image_size = 32 and vit.variables = 2 are not the grid of the model, N = 16"),
+        ("--series.days 5", "series: 5 days leave"),
+        ("--series.interval_hours 5", "series.interval_hours = 5 is not a multiple of the model's step"),
+        ("--data.lead_hours [6.0]", "lead_hours = 6 is not a multiple of the series' interval of 4 h; use 8"),
+        ("--series.file none.nc", "no such file"),
+        ("--train.warmup 60", "warmup = 60 is not under steps = 60"),
+        ("--data.batch 4000", "batch = 4000 is more than the"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, words, said):
+    status, _, error = calling.call(
+        calling.script("train_vit"), str(TINY), "--out", str(tmp_path / "run"), "--series.spinup_days", "1.0",
+        *words.split(" ", 1),
+    )  # fmt: skip
+    assert status == 2
+    assert said in error
+    assert error.strip().splitlines()[-1].startswith("train_vit.py: ")
+    assert not (tmp_path / "run" / "log.csv").exists()
