@@ -14,11 +14,17 @@ whose variance, were the ensemble right, is for wave i
 
     c_i = sum_m p_im^2 + [(A + E)^-1 (Phi^T H^T W R W H Phi) (A + E)^-1]_ii,    p = (A + E)^-1 Phi^T H^T W H X.
 
-With k_i and r_i the two terms, of the members and of the observations. All waves of one length and both boundaries
-share a further variance s, the drift's: a_i ~ N(0, s + k_i + r_i). Its posterior, on a grid of powers of two and 0 but
-for small odds, is a closed form, and wave i is given E[s/(s + c_i)] a_i, the mean of what the drift has of it. (Dee &
-da Silva 1998, Q. J. R. Meteorol. Soc. 124, 269-295, estimate such a part with a fixed share of the forecast error's
-covariance; here its share is measured at each cycle.)
+With k_i and r_i the two terms, of the members and of the observations; r is larger by the factor, if it is above 1, by
+which the mean square of the innovations exceeds R + the ensemble's variance: what no member knows may be white noise,
+or data that are worse than they say. Innovations are clipped at three standard deviations, theirs or what is
+expected (Huber 1964, Ann. Math. Stat. 35, 73-101). All waves of one length and both boundaries share a further
+variance s, the drift's: a_i ~ N(0, s + k_i + r_i). Its posterior, on a grid of powers of two and 0 but for small odds,
+is a closed form, and wave i is given E[s/(s + c_i)] a_i, the mean of what the drift has of it. (Dee & da Silva 1998,
+Q. J. R. Meteorol. Soc. 124, 269-295, estimate such a part with a fixed share of the forecast error's covariance; here
+its share is measured at each cycle.)
+
+For an operator that is not linear the drift is measured once, from the data that expectation propagation ends with.
+Secants of an arctan on the way there are off in the same sense wherever the state is large, which is a long wave.
 
 **What stays uncertain.** Before the data a wave has variance k + s, after them (k + s) r/(k + s + r). The members,
 moved by the same data, have k r/(k + r) of it and lack the rest,
@@ -50,6 +56,8 @@ HIGHEST = 4
 RIDGE = 0.01
 #: candidates for the drift's variance above zero
 HALVINGS = 12
+#: innovations count up to so many standard deviations, the ensemble's and R's or 1.48 times their own median
+OUTLIER, SD_OF_MEDIAN = 3.0, 1.4826
 
 
 def waves(columns: tuple[int, ...], highest: float) -> tuple[list[np.ndarray], np.ndarray]:
@@ -145,10 +153,14 @@ def make_drift(geometry: Geometry, operator: Operator, cutoff: float, odds: floa
         ridge = jnp.where(top > 0, RIDGE * top, 1.0) * jnp.eye(count, dtype=dtype)
         factor = jax.scipy.linalg.cho_factor(normal + ridge)
         solve = lambda right: jax.scipy.linalg.cho_solve(factor, right)
-        amplitude = solve(project(weight * jnp.where(seen, innovation, 0.0))[..., None])[..., 0]
+        amplitude = solve(project(weight * innovation)[..., None])[..., 0]
         of_members = (solve(jnp.moveaxis(jax.lax.map(lambda one: project(weight * one), y), 0, -1)) ** 2).sum(-1)
         of_noise = jnp.diagonal(solve(jnp.swapaxes(solve(noise), -1, -2)), axis1=-2, axis2=-1)
-        of_noise = jnp.maximum(of_noise, jnp.finfo(dtype).tiny)
+        size = jnp.abs(jnp.where(seen, innovation, jnp.nan))
+        usual = jnp.maximum(jnp.sqrt(known + (y**2).sum(0)), SD_OF_MEDIAN * jnp.nan_to_num(jnp.nanmedian(size)))
+        innovation = jnp.where(seen, jnp.clip(innovation, -OUTLIER * usual, OUTLIER * usual), 0.0)
+        excess = jnp.sum(weight * innovation**2) / jnp.maximum(seen.sum(), 1)
+        of_noise = jnp.maximum(of_noise * jnp.maximum(excess, 1.0), jnp.finfo(dtype).tiny)
         amplitude, lacking = measured(amplitude, of_members, of_noise, shell, odds)
         drawn = jax.random.normal(key, (len(y), levels, count), dtype)
         drawn = (drawn - drawn.mean(0)) * math.sqrt(len(y) / (len(y) - 1)) * jnp.sqrt(lacking)

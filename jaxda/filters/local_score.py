@@ -10,10 +10,8 @@ taken out of the innovations first (`large_scales`).
 **Likelihood.** The true one. Each observation y = h(x) + N(0, R) of a value x is stood for by a datum z = x + N(0, R')
 such that the analysis with all data has, at each observed value, the mean and variance that the true likelihood gives
 with the rest of the analysis as prior: expectation propagation (Minka 2001, PhD thesis, MIT, Sec. 3.2), whose integrals
-are over one variable at a time and need h alone. Where it starts is found by iterated Gauss-Newton (Bell & Cathey 1993,
-IEEE Trans. Autom. Control 38) with secants of h around the current estimate, first as long as the prior's spread and
-halved at each pass; a pass moves the estimate by at most a few prior standard deviations. Linear h need neither, and
-nothing needs h's derivative.
+are over one variable at a time and need h alone, no derivative. It starts from the forecast's values, each as uncertain
+as the ensemble says, or more where the observations would else be a `surprise`. Linear h need none of it.
 
 **Score and transport.** With data z, variances R, tapers rho and W = rho/(R + q) the posterior of w at a column is
 
@@ -92,29 +90,46 @@ class LocalScoreConfig(FilterSettings):
     )
     sample: Count = described(256, "columns at which q is measured; lambda at four times as many [1]")
     regions: Count = described(1, "regions along each axis that measure it separately [1]")
-    iterations: Count = described(4, "passes of Gauss-Newton where the operator is not linear [1]")
-    matchings: Annotated[int, Field(ge=0)] = described(
-        2, "passes of expectation propagation after them; 0: the Laplace approximation [1]"
-    )
-    step_limit: Positive = described(3.0, "longest step of a pass [prior standard deviations]")
+    iterations: Count = described(6, "passes of expectation propagation where the operator is not linear [1]")
     batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
 
 
-def data_at(operator: Operator, observation: Observation, x: Array, reach: Array) -> tuple[Array, Array]:
-    """Data z for G x and their variances, `(*values_shape)` each, by the secant of h over x - reach to x + reach.
+def data_of(operator: Operator, observation: Observation, x: Array, reach: Array) -> tuple[Array, Array]:
+    """Data z for G x and their variances, `(*values_shape)` each, of a linear h; inf where nothing was observed.
 
-    With s the slope of the secant, z = Gx + (y - the mean of h at its ends)/s; the square of that mean less h in the
-    middle adds to the variance R what the secant misses (two sigma points, Julier & Uhlmann 1997, Proc. SPIE 3068).
-    The variance is inf where nothing was observed or h does not feel x.
+    h's slope is a difference over x - reach to x + reach, so that nothing has to be known of h.
     """
     gx = operator.interpolate(x)
     ends = [operator.function.apply(gx + side * reach) for side in (-1.0, 1.0)]
     middle, slope = 0.5 * (ends[0] + ends[1]), 0.5 * (ends[1] - ends[0]) / reach
-    missed = middle - operator.function.apply(gx)
-    precision = slope**2 / (1.0 / observation.precision.astype(x.dtype) + missed**2)
-    felt = (observation.precision > 0) & jnp.isfinite(precision) & (precision > jnp.finfo(x.dtype).tiny)
+    precision = slope**2 * observation.precision.astype(x.dtype)
+    felt = jnp.isfinite(precision) & (precision > jnp.finfo(x.dtype).tiny)
     z = jnp.where(felt, gx + (observation.values - middle) / jnp.where(felt, slope, 1.0), 0.0)
     return z, jnp.where(felt, 1.0 / jnp.where(felt, precision, 1.0), jnp.inf)
+
+
+def surprise(operator: Operator, observation: Observation, mean: Array, variance: Array) -> Array:
+    """Variance to add to that of the forecast's values `(*values_shape)` so that the observations are least surprising.
+
+    One number, of the largest evidence sum_j log p(y_j) among 0 and powers of four times the mean variance, each
+    likelihood integrated on a grid of its value alone, smoothed over a cell of the grid. It is a first guess of how far
+    the truth may be, before anything is linear enough for `innovations`.
+    """
+    seen = observation.precision > 0
+    typical = jnp.sum(jnp.where(seen, variance, 0.0)) / jnp.maximum(seen.sum(), 1)
+    offsets = jnp.linspace(-5.0, 5.0, NODES, dtype=mean.dtype).reshape(-1, *[1] * mean.ndim)
+    error = 1.0 / jnp.where(seen, observation.precision, 1.0).astype(mean.dtype)
+
+    def evidence(more):
+        h = operator.function.apply(mean + jnp.sqrt(variance + more) * offsets)
+        smoothed = error + (0.25 * (jnp.roll(h, -1, 0) - jnp.roll(h, 1, 0))[1:-1]) ** 2
+        log_likelihood = -0.5 * ((observation.values - h[1:-1]) ** 2 / smoothed + jnp.log(smoothed))
+        log_weight = jnp.where(jnp.isfinite(log_likelihood), log_likelihood - 0.5 * offsets[1:-1] ** 2, -jnp.inf)
+        found = jax.nn.logsumexp(log_weight, axis=0)
+        return jnp.sum(jnp.where(seen & jnp.isfinite(found), found, 0.0))
+
+    candidates = typical * jnp.concatenate([jnp.zeros(1, mean.dtype), 4.0 ** jnp.arange(-1, 11, dtype=mean.dtype)])
+    return candidates[jnp.argmax(jax.lax.map(evidence, candidates))]
 
 
 def matched(operator: Operator, observation: Observation, mean: Array, spread2: Array, z: Array, variance: Array):
@@ -128,8 +143,11 @@ def matched(operator: Operator, observation: Observation, mean: Array, spread2: 
     centre = (mean / spread2 - jnp.where(jnp.isfinite(variance), z / variance, 0.0)) / others
     offsets = jnp.linspace(-NODES_REACH, NODES_REACH, NODES, dtype=mean.dtype).reshape(-1, *[1] * mean.ndim)
     nodes = mean + jnp.sqrt(spread2) * offsets
-    misfit = observation.values - operator.function.apply(nodes)
-    log_weight = -0.5 * (others * (nodes - centre) ** 2 + observation.precision * misfit**2)
+    h = operator.function.apply(nodes)
+    error = 1.0 / jnp.where(seen, observation.precision, 1.0).astype(mean.dtype)
+    cell = 0.25 * jnp.concatenate([h[1:2] - h[:1], h[2:] - h[:-2], h[-1:] - h[-2:-1]])
+    likelihood = (observation.values - h) ** 2 / (error + cell**2) + jnp.log(error + cell**2)
+    log_weight = -0.5 * (others * (nodes - centre) ** 2 + jnp.where(seen, likelihood, 0.0))
     weight = jax.nn.softmax(jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf), axis=0)
     first = (weight * nodes).sum(0)
     second = (weight * (nodes - first) ** 2).sum(0)
@@ -173,14 +191,13 @@ def white_gain(operator: Operator, q: Array, variance: Array) -> Array:
 
 
 class Gaussian(NamedTuple):
-    """An analysis: mean, member deviations before and increment of the white part, q, its gain g, prior spread."""
+    """An analysis: mean, member deviations before and increment of the white part, q, its gain g, drift of members."""
 
     mean: Array
     members: Array
     white: Array
     q: Array
     gain: Array
-    scale: Array
     drift: Array
 
 
@@ -272,15 +289,17 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         # never so short that a difference of h drowns in rounding
         reach = jnp.maximum(jnp.std(operator.interpolate(ensemble), axis=0, ddof=1), 1e-3 * jnp.sqrt((mean**2).mean()))
         reach = jnp.where(reach > 0, reach, 1.0)
+        if not linear:
+            reach = jnp.sqrt(reach**2 + surprise(operator, observation, operator.interpolate(mean), reach**2))
         observed = lambda states: jax.vmap(operator.interpolate)(states).reshape(members, -1).T
 
-        def solved(z, variance) -> Gaussian:
-            """The analysis with the data z."""
+        def solved(z, variance, last: bool = False) -> Gaussian:
+            """The analysis with the data z; the drift is for the last."""
             datum = jnp.where(jnp.isfinite(variance), z - operator.interpolate(mean), 0.0)
             flat = variance.reshape(-1)
             x = deviation / math.sqrt(members - 1)
             drift = Drift(jnp.zeros_like(mean), jnp.zeros_like(x))
-            if drift_of is not None:
+            if drift_of is not None and last:
                 drift = drift_of(key_drift, datum, variance, jax.vmap(operator.interpolate)(x))
                 datum = jnp.where(jnp.isfinite(variance), datum - operator.interpolate(drift.mean), 0.0)
             error = measured(observed(x), datum.reshape(-1), flat)
@@ -292,17 +311,8 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             moved = to_state(run(by_column, observed(x), datum.reshape(-1), total, error.sharpness.reshape(-1)))
             increment, moved = deviations(moved)
             white = white_update(operator, q, variance, datum - operator.interpolate(increment))
-            scale = jnp.sqrt((x**2).sum(0).mean() + q.mean() + (drift.mean**2).mean())
             gain = white_gain(operator, q, variance)
-            return Gaussian(mean + drift.mean + increment + white, moved, white, q, gain, scale, drift.members)
-
-        def stepped(guess, found: Gaussian):
-            """From the last guess towards the new one, no further than the slope at the guess may be trusted."""
-            limit = config.step_limit * found.scale
-            return guess + jnp.clip(found.mean - guess, -limit, limit)
-
-        def newton(guess, part):
-            return stepped(guess, solved(*data_at(operator, observation, guess, part * reach))), None
+            return Gaussian(mean + drift.mean + increment + white, moved, white, q, gain, drift.members)
 
         def match(data, _):
             found = solved(*data)
@@ -310,15 +320,16 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             at_data = [operator.interpolate(part) for part in (found.mean, variance)]
             return matched(operator, observation, *at_data, *data), None
 
-        # the secants get shorter: first the way to go, then the tangent (any length serves where h is linear)
-        parts = 0.5 ** jnp.arange(config.iterations + 1, dtype=dtype)
-        guess = mean if linear else jax.lax.scan(newton, mean, parts[:-1])[0]
-        data = data_at(operator, observation, guess, reach if linear else parts[-1] * reach)
-        if config.matchings and not linear:
-            data = jax.lax.scan(match, data, length=config.matchings)[0]
-        found = solved(*data)
-        centre = found.mean if linear else stepped(guess, found)
-        moved, q, gain = found.members, found.q, found.gain
+        if linear:
+            data = data_of(operator, observation, mean, reach)
+        else:
+            nothing = jnp.full(operator.values_shape, jnp.inf, dtype)
+            data = matched(
+                operator, observation, operator.interpolate(mean), reach**2, jnp.zeros_like(nothing), nothing
+            )
+            data = jax.lax.scan(match, data, length=config.iterations)[0]
+        found = solved(*data, last=True)
+        centre, moved, q, gain = found.mean, found.members, found.q, found.gain
         known = jnp.var(moved, axis=0, ddof=1)
         moved = moved - jax.vmap(lambda one: white_update(operator, q, data[1], operator.interpolate(one)))(moved)
         rest = (1.0 - gain) * (q * (1.0 - gain) + gain**2 * known)

@@ -93,7 +93,7 @@ def test_members_have_mean_zero_and_the_lacking_spread(x64):
     members = np.stack([drift(jax.random.key(k), innovation, variance, y).members for k in range(50)])
     np.testing.assert_allclose(members.mean(1), 0.0, atol=1e-12)
     # r = 1/256 for each of the eight waves of the jet's length, and the members know little of them
-    assert 0.7 * 8 / 256 < members.var(1, ddof=1).mean() < 1.1 * 8 / 256
+    assert 0.7 * 8 / 256 < members.var(1, ddof=1).mean() < 1.6 * 8 / 256  # the jet makes r larger too
 
 
 def test_off_the_grid_and_in_one_half_only(x64):
