@@ -176,28 +176,27 @@ def white_update(operator: Operator, q: Array, variance: Array, residual: Array)
     return q * operator.spread(root * solution)
 
 
-def white_gain(operator: Operator, q: Array, variance: Array) -> Array:
-    """g = 1 - (posterior variance)/q of the white part at each grid point, `(*shape)`.
+def white_left(operator: Operator, q: Array, variance: Array) -> Array:
+    """1 - g = (posterior variance)/q of the white part at each grid point, `(*shape)`: by itself, g may round to 1.
 
-    Exact on the grid; between grid points each observation is taken as if alone, so g is too large where many share
-    a point, but below 1.
+    Exact on the grid; between grid points each observation is taken as if alone, so it is too small where many share
+    a point, but above 0.
     """
     seen = jnp.isfinite(variance)
     if operator.positions is None:
-        return jnp.where(seen, q / jnp.where(seen, q + variance, 1.0), 0.0)
+        return jnp.where(seen, jnp.where(seen, variance, 1.0) / jnp.where(seen, q + variance, 1.0), 1.0)
     weight = jnp.where(seen, 1.0 / jnp.where(seen, variance + operator.interpolate(q), 1.0), 0.0)
-    touched = q * operator.spread(weight)
-    return touched / (1.0 + touched)
+    return 1.0 / (1.0 + q * operator.spread(weight))
 
 
 class Gaussian(NamedTuple):
-    """An analysis: mean, member deviations before and increment of the white part, q, its gain g, drift of members."""
+    """An analysis: mean, member deviations before and increment of the white part, q, the part 1 - g left of it, drift of members."""
 
     mean: Array
     members: Array
     white: Array
     q: Array
-    gain: Array
+    left: Array
     drift: Array
 
 
@@ -311,12 +310,12 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             moved = to_state(run(by_column, observed(x), datum.reshape(-1), total, error.sharpness.reshape(-1)))
             increment, moved = deviations(moved)
             white = white_update(operator, q, variance, datum - operator.interpolate(increment))
-            gain = white_gain(operator, q, variance)
-            return Gaussian(mean + drift.mean + increment + white, moved, white, q, gain, drift.members)
+            left = white_left(operator, q, variance)
+            return Gaussian(mean + drift.mean + increment + white, moved, white, q, left, drift.members)
 
         def match(data, _):
             found = solved(*data)
-            variance = (1.0 - found.gain) ** 2 * jnp.var(found.members, axis=0, ddof=1) + (1.0 - found.gain) * found.q
+            variance = found.left**2 * jnp.var(found.members, axis=0, ddof=1) + found.left * found.q
             at_data = [operator.interpolate(part) for part in (found.mean, variance)]
             return matched(operator, observation, *at_data, *data), None
 
@@ -329,14 +328,14 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             )
             data = jax.lax.scan(match, data, length=config.iterations)[0]
         found = solved(*data, last=True)
-        centre, moved, q, gain = found.mean, found.members, found.q, found.gain
+        centre, moved, q, left = found.mean, found.members, found.q, found.left
         known = jnp.var(moved, axis=0, ddof=1)
         moved = moved - jax.vmap(lambda one: white_update(operator, q, data[1], operator.interpolate(one)))(moved)
-        rest = (1.0 - gain) * (q * (1.0 - gain) + gain**2 * known)
+        rest = left * (q * left + (1.0 - left) ** 2 * known)
         own = jnp.var(moved, axis=0, ddof=1)
         moved = moved * jnp.sqrt(1.0 + rest / jnp.where(own > 0, own, 1.0))
         signs = jax.random.normal(key, (members,), dtype)
         signs = (signs - signs.mean()) / jnp.std(signs, ddof=1)
-        return centre + moved + found.drift + signs.reshape(-1, *[1] * centre.ndim) * jnp.sqrt(1.0 - gain) * found.white
+        return centre + moved + found.drift + signs.reshape(-1, *[1] * centre.ndim) * jnp.sqrt(left) * found.white
 
     return analysis

@@ -91,9 +91,9 @@ def test_between_grid_points_the_white_part_is_interpolated(x64, assert_near):
     system = g[seen] @ np.diag(q) @ g[seen].T + np.diag(variance[seen])
     expected = np.diag(q) @ g[seen].T @ np.linalg.solve(system, residual[seen])
     assert_near(local_score.white_update(operator, jnp.asarray(q), jnp.asarray(variance), residual), expected, 1e-5)
-    gain = np.asarray(local_score.white_gain(operator, jnp.asarray(q), jnp.asarray(variance)))
-    assert ((gain >= 0) & (gain < 1)).all()
-    assert (gain[np.abs(g[seen]).sum(0) == 0] == 0).all()
+    left = np.asarray(local_score.white_left(operator, jnp.asarray(q), jnp.asarray(variance)))
+    assert ((left > 0) & (left <= 1)).all()
+    assert (left[np.abs(g[seen]).sum(0) == 0] == 1).all()
 
 
 # Nonlinear operators
