@@ -190,7 +190,7 @@ def white_left(operator: Operator, q: Array, variance: Array) -> Array:
 
 
 class Gaussian(NamedTuple):
-    """An analysis: mean, member deviations before and increment of the white part, q, the part 1 - g left of it, drift of members."""
+    """An analysis: mean, deviations before the white part, its increment, q, 1 - g, what members lack of the drift."""
 
     mean: Array
     members: Array

@@ -52,12 +52,12 @@ def test_statistics_that_cannot_be_are_refused(states, said):
 
 @given(
     count=st.integers(150, 400),
-    gap=st.floats(0.0, 60.0),
+    gap=st.integers(0, 60),
     validation=st.floats(0.1, 0.3),
     test=st.sampled_from([0.0, 0.1, 0.2]),
 )
 def test_parts_follow_each_other_with_a_gap_between(count, gap, validation, test):
-    config = dataclasses.replace(CONFIG, gap_hours=gap, validation=validation, test=test)
+    config = dataclasses.replace(CONFIG, gap_hours=float(gap), validation=validation, test=test)
     parts = dataset.split(numbered(count), config)
     kept = [part for part in parts if len(part)]
     assert len(kept) == 3 if test else 2
