@@ -2,9 +2,9 @@
 
 The local score filter takes the forecast error for S = lambda X X^T + q I, with X X^T the ensemble's covariance
 (tapered) and q the variance of a part that is white in space and that no member knows. lambda, q and the power p to
-which the taper is raised (more than 1: less far is believed) are those under which each observation is best
-predicted from the others: leave-one-out cross-validation (Geisser & Eddy
-1979, J. Am. Stat. Assoc. 74, 153-160; Rasmussen & Williams 2006, eqs. 5.10-5.12).
+which the taper is raised (more than 1: less far is believed) are those under which each observation is best predicted
+from the others: leave-one-out cross-validation (Geisser & Eddy 1979, J. Am. Stat. Assoc. 74, 153-160; Rasmussen &
+Williams 2006, eqs. 5.10-5.12).
 
 At a column let A = I + lambda G with G = Y^T W Y, b = Y^T W d, and W = rho/(R + q) the tapered precisions of the
 observations around it. The residual of the column's own observation j, with y_j its row of Y and v_j = R_j + q, is

@@ -23,8 +23,8 @@ is a closed form, and wave i is given E[s/(s + c_i)] a_i, the mean of what the d
 Q. J. R. Meteorol. Soc. 124, 269-295, estimate such a part with a fixed share of the forecast error's covariance; here
 its share is measured at each cycle.)
 
-For an operator that is not linear the drift is measured once, from the data that expectation propagation ends with.
-Secants of an arctan on the way there are off in the same sense wherever the state is large, which is a long wave.
+For an operator that is not linear the drift is measured once, from the data that expectation propagation ends with:
+those on the way there are off in the same sense wherever the state is large, which is a long wave.
 
 **What stays uncertain.** Before the data a wave has variance k + s, after them (k + s) r/(k + s + r). The members,
 moved by the same data, have k r/(k + r) of it and lack the rest,
@@ -153,12 +153,12 @@ def make_drift(geometry: Geometry, operator: Operator, cutoff: float, odds: floa
         ridge = jnp.where(top > 0, RIDGE * top, 1.0) * jnp.eye(count, dtype=dtype)
         factor = jax.scipy.linalg.cho_factor(normal + ridge)
         solve = lambda right: jax.scipy.linalg.cho_solve(factor, right)
-        amplitude = solve(project(weight * innovation)[..., None])[..., 0]
         of_members = (solve(jnp.moveaxis(jax.lax.map(lambda one: project(weight * one), y), 0, -1)) ** 2).sum(-1)
         of_noise = jnp.diagonal(solve(jnp.swapaxes(solve(noise), -1, -2)), axis1=-2, axis2=-1)
         size = jnp.abs(jnp.where(seen, innovation, jnp.nan))
         usual = jnp.maximum(jnp.sqrt(known + (y**2).sum(0)), SD_OF_MEDIAN * jnp.nan_to_num(jnp.nanmedian(size)))
         innovation = jnp.where(seen, jnp.clip(innovation, -OUTLIER * usual, OUTLIER * usual), 0.0)
+        amplitude = solve(project(weight * innovation)[..., None])[..., 0]
         excess = jnp.sum(weight * innovation**2) / jnp.maximum(seen.sum(), 1)
         of_noise = jnp.maximum(of_noise * jnp.maximum(excess, 1.0), jnp.finfo(dtype).tiny)
         amplitude, lacking = measured(amplitude, of_members, of_noise, shell, odds)
