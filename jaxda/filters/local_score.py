@@ -90,7 +90,7 @@ class LocalScoreConfig(FilterSettings):
     )
     sample: Count = described(256, "columns at which q is measured; lambda at four times as many [1]")
     regions: Count = described(1, "regions along each axis that measure it separately [1]")
-    iterations: Count = described(6, "passes of expectation propagation where the operator is not linear [1]")
+    iterations: Count = described(3, "passes of expectation propagation where the operator is not linear [1]")
     batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
 
 

@@ -115,6 +115,15 @@ def test_nothing_observed_is_no_drift(x64):
     np.testing.assert_allclose(found.members, 0.0, atol=1e-100)
 
 
+def test_an_outlier_moves_no_wave(x64):
+    innovation, variance, y = innovations_with(jet(1.0))
+    drift = drift_of(Operator(SHAPE, IDENTITY))
+    before = drift(KEY, innovation, variance, y).mean
+    after = drift(KEY, innovation.at[0, 3, 5].set(1e4), variance, y).mean
+    # one datum of 512, counted as three standard deviations
+    assert np.abs(after - before).max() < 0.2
+
+
 @pytest.mark.parametrize("cutoff", [np.inf, 9000.0])
 def test_neighbourhoods_that_see_everything_need_none(cutoff):
     assert make_drift(GEOMETRY, Operator(SHAPE, IDENTITY), cutoff, 1e-3) is None
