@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from jaxda.numerics import spectral
+
 
 def rmse(estimate: Array, truth: Array) -> Array:
     """Root of the mean squared difference over all points, in the unit of the states."""
@@ -49,3 +51,12 @@ def anomaly_correlation(forecast: Array, truth: Array) -> Array:
     Wilks 2019, "Statistical Methods in the Atmospheric Sciences", Sec. 9.8 (the uncentred form).
     """
     return jnp.sum(forecast * truth) / jnp.sqrt(jnp.sum(forecast**2) * jnp.sum(truth**2))
+
+
+def variance_spectrum(field: Array) -> Array:
+    """Mean square of fields `(..., N, N)` by integer wavenumber, `(..., N//2 + 1)`, in the squared unit of the field.
+
+    It sums to the mean square exactly (Parseval). Wavenumber 0 is the squared mean; the last holds the corners too.
+    """
+    n = field.shape[-1]
+    return spectral.isotropic_spectrum(jnp.abs(jnp.fft.rfft2(field)) ** 2 / n**4, n)

@@ -7,6 +7,7 @@ description ends with its unit in brackets, and `scripts/*.py --help` prints it.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -75,3 +76,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         """Raise what argparse complains of."""
         raise ValueError(f"{message}; see --help")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A converter for argparse: whole numbers from `least` on."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} on")
+        return int(text)
+
+    return convert

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,10 +71,7 @@ def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambd
     if own.file is not None:
         run = netcdf.read_nature_run(own.file)
         netcdf.require_grid(run, config.model)
-        hours = np.diff(run.times) / 3600.0
-        if not len(hours) or not np.allclose(hours, hours[0]):
-            raise FileError(f"{own.file}: its times are not evenly spaced; make one with scripts/nature_run.py")
-        return Series(len(run.times), float(hours[0]), partial(netcdf.read_numbered, run))
+        return Series(len(run.times), netcdf.interval_hours(own.file, run.times), partial(netcdf.read_numbered, run))
     steps = own.interval_hours / config.model.step_hours
     if round(steps) < 1 or abs(steps - round(steps)) > 1e-6 * steps:
         raise ValueError(
@@ -121,7 +119,47 @@ def settings_of(meta: dict, place: str | Path) -> tuple[SurrogateConfig, Statist
         config = TypeAdapter(SurrogateConfig).validate_python(meta["settings"])
     except ValidationError as error:
         raise FileError(f"{place}: its settings cannot be used: {one_line(error)}") from None
-    return config, Statistics(*(np.asarray(meta["statistics"][name]) for name in ("mean", "std")))
+    own = meta["statistics"]
+    try:
+        found = Statistics(*(np.asarray(own[name], np.float64) for name in ("mean", "std")))
+    except (KeyError, TypeError, ValueError):
+        found = None
+    shape = (config.vit.variables,)
+    if found is None or any(part.shape != shape or not np.isfinite(part).all() for part in found):
+        raise FileError(f"{place}: statistics = {str(own)[:60]} are not a mean and a std of {shape[0]} variables")
+    return config, found
+
+
+class Trained(NamedTuple):
+    """What forecasts need: settings, statistics, and the moving average of the weights after `step` steps."""
+
+    config: SurrogateConfig
+    statistics: Statistics
+    params: Any
+    step: int
+
+
+def load(folder: str | Path, which: Literal["best", "last"] = "best", sharding=None) -> Trained:
+    """A trained surrogate from the folder that a training wrote, or from the `checkpoints` in it.
+
+    Args:
+        which: the checkpoint with the smallest validation error, or the last.
+        sharding: of the weights; None: the default device.
+
+    Raises:
+        FileError: no checkpoint, a damaged one, one without settings or statistics, or with other arrays than its
+            settings ask for.
+    """
+    folder = Path(folder)
+    inside = folder / "checkpoints"
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with Checkpoints(inside if inside.is_dir() else folder, create=False) as checkpoints:
+        number = getattr(checkpoints, which)
+        config, normalisation = settings_of(checkpoints.meta(number), checkpoints.folder / str(number))
+        shapes = jax.eval_shape(partial(vit.init, config=config.vit), jax.random.key(0))
+        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+        params = checkpoints.restore_part(number, {"average": wanted})["average"]
+    return Trained(config, normalisation, params, number)
 
 
 def train(

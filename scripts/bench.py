@@ -8,7 +8,6 @@ the ratio of the medians is printed. --json FILE keeps the numbers.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import statistics
@@ -31,7 +30,7 @@ from jaxda.models import sqg
 from jaxda.output import report
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh, over_members
-from jaxda.settings import Parser, one_line
+from jaxda.settings import Parser, at_least, one_line
 
 
 class Case:
@@ -137,17 +136,6 @@ def timed(runs: dict[str, tuple[Callable, float]], repeats: int) -> dict[str, li
             if count:
                 seconds[name].append((time.perf_counter() - began) / units)
     return seconds
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """A converter for argparse: whole numbers from `least` on."""
-
-    def convert(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} on")
-        return int(text)
-
-    return convert
 
 
 def main(arguments: list[str] | None = None) -> int:

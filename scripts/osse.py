@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
 from pathlib import Path
 
@@ -28,16 +27,6 @@ def help_text() -> str:
     """Every field of an experiment, its default and its unit."""
     rows = (f"  --{name}  ({default})\n        {text}" for name, default, text in configuration.describe())
     return "fields of the experiment (default), each with its unit in brackets:\n" + "\n".join(rows)
-
-
-def new_folder(path: Path) -> Path:
-    """The output folder, which must not hold another run."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{path}: is not an empty folder; give another --out, or move it away")
-    above = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ValueError(f"{path}: {above} is not a folder that may be written; give another --out")
-    return path
 
 
 def run(config: configuration.ExperimentConfig, out: Path) -> int:
@@ -85,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))
-        out = new_folder(given.out or Path("runs") / Path(given.config).stem)
+        out = report.new_folder(given.out or Path("runs") / Path(given.config).stem)
         launch.start(config.precision)
         return run(config, out)
     except (ValueError, OSError) as error:

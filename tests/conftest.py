@@ -21,6 +21,7 @@ settings.register_profile(
 settings.load_profile("jaxda")
 
 HERE = Path(__file__).parent
+TINY = HERE.parent / "configs" / "vit_tiny.toml"
 
 
 @pytest.fixture
@@ -85,3 +86,32 @@ def settings_of_jax(monkeypatch):
     before = jax.config.jax_enable_x64
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture(scope="session")
+def tiny_series():
+    """The series of configs/vit_tiny.toml."""
+    from jaxda import config, surrogate
+
+    return surrogate.make_series(config.read(TINY, {}, surrogate.SurrogateConfig))
+
+
+@pytest.fixture(scope="session")
+def tiny_training(tmp_path_factory, tiny_series):
+    """What scripts/train_vit.py made of that series in 20 steps: its folder, the file it read, and what it said."""
+    import calling
+
+    from jaxda.models import sqg
+    from jaxda.output import netcdf
+
+    above = tmp_path_factory.mktemp("training")
+    file, folder = above / "series.nc", above / "run"
+    netcdf.create_nature_run(file, sqg.SQGConfig(N=16))
+    states = tiny_series.read(np.arange(tiny_series.count))
+    netcdf.append_states(file, 3600.0 * tiny_series.interval_hours * np.arange(len(states)), states)
+    words = f"--series.file {file} --train.steps 20 --train.warmup 2 --train.validate_every 10"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
+        status, out, error = calling.call(calling.script("train_vit"), TINY, "--out", folder, *words.split())
+    assert status == 0, error
+    return folder, file, out

@@ -92,3 +92,21 @@ def test_anomaly_correlation_is_a_cosine():
     b = np.random.default_rng(4).normal(size=a.shape)
     angle = np.arccos((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
     assert diagnostics.anomaly_correlation(a, b) == pytest.approx(np.cos(angle), rel=1e-5)
+
+
+@pytest.mark.parametrize(("kx", "ky", "ring"), [(3, 0, 3), (0, 5, 5), (3, 4, 5), (8, 0, 8), (7, 7, 8)])
+def test_a_single_wave_has_its_variance_at_its_wavenumber(x64, kx, ky, ring):
+    x = 2 * np.pi * np.arange(16) / 16
+    spectrum = diagnostics.variance_spectrum(3.0 * np.cos(kx * x[None, :] + ky * x[:, None]))
+    assert spectrum.shape == (9,)
+    expected = np.zeros(9)
+    expected[ring] = 9.0 if kx == 8 else 4.5  # cos is 1 or -1 at every point of the shortest wave
+    np.testing.assert_allclose(spectrum, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [8, 16])
+def test_a_spectrum_sums_to_the_mean_square(x64, n):
+    field = 2.0 + np.random.default_rng(n).normal(size=(3, 2, n, n))
+    spectrum = diagnostics.variance_spectrum(field)
+    np.testing.assert_allclose(spectrum.sum(-1), (field**2).mean((-2, -1)), rtol=1e-12)
+    np.testing.assert_allclose(spectrum[..., 0], field.mean((-2, -1)) ** 2, rtol=1e-12)

@@ -21,9 +21,10 @@ FLOORS = {
     "output": 4,
     "config": 5,
     "nature": 5,
-    "experiment": 6,
-    "surrogate": 6,
-    "tuning": 7,
+    "surrogate": 5,
+    "forecast": 6,
+    "experiment": 7,
+    "tuning": 8,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))

@@ -7,6 +7,8 @@ with another number of devices.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,28 +86,41 @@ class Checkpoints:
         self._require_shapes(number, abstract)
         return self._read(number, ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
 
+    def restore_part(self, number: int, abstract: dict) -> dict:
+        """Some fields of a state, `{name: abstract}`, as `restore`; the others are not read."""
+        self._require_shapes(number, abstract, part=True)
+        wanted = ocp.checkpoint_utils.construct_restore_args(abstract)
+        parts = ocp.args.PyTreeRestore(item=abstract, restore_args=wanted, partial_restore=True)
+        with self._errors_of(number), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            return reader.restore(self.folder / str(number) / "state", args=parts)
+
     def close(self) -> None:
         """Finish what is being saved."""
         self._manager.close()
 
-    def _read(self, number: int, parts):
+    @contextmanager
+    def _errors_of(self, number: int) -> Iterator[None]:
+        """Turn what Orbax raises into one line."""
         try:
-            return self._manager.restore(number, args=parts)
-        except (ValueError, KeyError, OSError, TypeError) as error:
+            yield
+        except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
             reason = " ".join(str(error).split())[:120]
             place = self.folder / str(number)
             raise FileError(f"{place}: not a readable checkpoint ({reason}); use another or train again") from None
 
-    def _require_shapes(self, number: int, abstract: Any) -> None:
+    def _read(self, number: int, parts):
+        with self._errors_of(number):
+            return self._manager.restore(number, args=parts)
+
+    def _require_shapes(self, number: int, abstract: Any, part: bool = False) -> None:
         place = self.folder / str(number)
-        try:
+        with self._errors_of(number):
             found = self._manager.item_metadata(number)["state"]
             found = getattr(found, "tree", found)
-        except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise FileError(f"{place}: not a readable checkpoint ({reason}); use another or train again") from None
-        names = lambda tree: {_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
-        found, wanted = names(found), names(abstract)
+            names = lambda tree: {_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
+            found, wanted = names(found), names(abstract)
+        if part:
+            found = {name: shape for name, shape in found.items() if name.split(".")[0] in abstract}
         for name in sorted(found.keys() | wanted.keys()):
             if found.get(name) != wanted.get(name):
                 has = f"has shape {found[name]}" if name in found else "is missing"

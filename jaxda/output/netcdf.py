@@ -12,6 +12,7 @@ it out.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -36,11 +37,16 @@ AXES = {
     "x": {"standard_name": "projection_x_coordinate", "long_name": "along the jet", "units": "m", "axis": "X"},
     "member": {"standard_name": "realization", "long_name": "ensemble member", "units": "1"},
     "experiment": {"long_name": "name of the experiment"},
+    "start": {"standard_name": "forecast_reference_time", "long_name": "start of a forecast", "units": TIME_UNITS},
+    "lead": {"standard_name": "forecast_period", "long_name": "time since the start of a forecast", "units": "hours"},
+    "wavenumber": {"long_name": "waves along a side", "units": "1"},
 }
 #: Settings that the sizes of the state tell, so that no attribute can contradict them.
 SIZES = ("kind", "N", "dim")
 #: What files may lack: sqgturb's older ones leave out that they are dealiased, and all of them the Jacobian.
 OPTIONAL = {"dealias": True, "jacobian": "sqgturb"}
+#: HDF5 is not safe for threads (two that open files at once crash the process), and a thread of its own reads batches
+_LIBRARY = threading.RLock()
 
 
 class FileError(ValueError):
@@ -72,11 +78,12 @@ def _errors_of(path: str | Path, trouble: str, cure: str) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[netCDF4.Dataset]:
+def opened(path: str | Path) -> Iterator[netCDF4.Dataset]:
+    """A file to read; raises FileError where there is none or it cannot be read."""
     if not Path(path).is_file():
         raise FileError(f"{path}: no such file; make a nature run with scripts/nature_run.py --out {path}")
     unreadable = _errors_of(path, "not a readable NetCDF file", "copy it again or make it again")
-    with unreadable, netCDF4.Dataset(path) as nc:
+    with _LIBRARY, unreadable, netCDF4.Dataset(path) as nc:
         yield nc
 
 
@@ -85,7 +92,8 @@ def _plain(value):
     return float(str(value)) if isinstance(value, np.float32) else getattr(value, "tolist", lambda: value)()
 
 
-def _config(nc: netCDF4.Dataset, path: str | Path) -> SQGConfig:
+def config_of(nc: netCDF4.Dataset, path: str | Path) -> SQGConfig:
+    """The model's settings in a file's attributes; raises FileError where one is missing or wrong."""
     names = [field.name for field in fields(SQGConfig) if field.name not in SIZES]
     present = {name: _plain(nc.getncattr(name)) for name in names if name in nc.ncattrs()}
     missing = [name for name in names if name not in present | OPTIONAL]
@@ -97,7 +105,8 @@ def _config(nc: netCDF4.Dataset, path: str | Path) -> SQGConfig:
         raise FileError(f"{path}: {one_line(error)}; correct the attribute") from None
 
 
-def _times(t: netCDF4.Variable, path: str | Path, least: int = 1) -> np.ndarray:
+def times_of(t: netCDF4.Variable, path: str | Path, least: int = 1) -> np.ndarray:
+    """The times of complete states (T,) [s]; raises FileError for fewer than `least`, or where they do not increase."""
     if not str(getattr(t, "units", "seconds")).startswith("seconds"):
         raise FileError(f"{path}: t is in '{t.units}'; it must be in seconds since the start of the model")
     times = np.ma.filled(np.ma.asarray(t[:], np.float64), np.nan)
@@ -118,7 +127,7 @@ def read_nature_run(path: str | Path) -> NatureRun:
     Raises:
         FileError: missing, not NetCDF, cut off, without what it needs, or with times that do not increase.
     """
-    with _opened(path) as nc:
+    with opened(path) as nc:
         for name in ("pv", "t"):
             if name not in nc.variables:
                 raise FileError(f"{path}: variable {name} is missing; a nature run has pv(t, z, y, x) and t(t)")
@@ -127,7 +136,7 @@ def read_nature_run(path: str | Path) -> NatureRun:
             raise FileError(f"{path}: pv has dimensions {pv.dimensions}; use (t, z, y, x), and (t) for t")
         if pv.shape[1] != 2 or pv.shape[2] != pv.shape[3]:
             raise FileError(f"{path}: (z, y, x) = {pv.shape[1:]}; a state is (2, N, N), two boundaries of a square")
-        return NatureRun(Path(path), _config(nc, path), _times(nc["t"], path), np.dtype(pv.dtype.newbyteorder("=")))
+        return NatureRun(Path(path), config_of(nc, path), times_of(nc["t"], path), np.dtype(pv.dtype.newbyteorder("=")))
 
 
 def read_states(run: NatureRun, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -138,7 +147,7 @@ def read_states(run: NatureRun, start: int = 0, stop: int | None = None) -> np.n
     Raises:
         FileError: the file cannot be read, or a value is missing or not finite.
     """
-    with _opened(run.path) as nc:
+    with opened(run.path) as nc:
         states = np.ma.filled(nc["pv"][slice(*slice(start, stop).indices(len(run.times)))], np.nan)
     bad = ~np.isfinite(states).all((1, 2, 3))
     if bad.any():
@@ -150,12 +159,20 @@ def read_states(run: NatureRun, start: int = 0, stop: int | None = None) -> np.n
 
 def read_numbered(run: NatureRun, numbers: np.ndarray) -> np.ndarray:
     """States of increasing numbers `(n,)`, as `read_states`; only the chunks that hold them are read."""
-    with _opened(run.path) as nc:
+    with opened(run.path) as nc:
         states = np.ma.filled(nc["pv"][np.asarray(numbers)], np.nan)
     if not np.isfinite(states).all():
         at = int(numbers[np.argmax(~np.isfinite(states).all((1, 2, 3)))])
         raise FileError(f"{run.path}: pv[{at}] has values missing or not finite; use only states before it")
     return states
+
+
+def interval_hours(path: str | Path, times: np.ndarray) -> float:
+    """Time between two states of times (T,) [s], in h; raises FileError where they are not evenly spaced."""
+    hours = np.diff(times) / 3600.0
+    if not len(hours) or not np.allclose(hours, hours[0]):
+        raise FileError(f"{path}: its times are not evenly spaced; make one with scripts/nature_run.py")
+    return float(hours[0])
 
 
 def require_grid(run: NatureRun, config: SQGConfig) -> None:
@@ -174,17 +191,20 @@ def dated(event: str) -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {event}"
 
 
-def _create(path: str | Path, kind: str, config, attributes: dict) -> netCDF4.Dataset:
+@contextmanager
+def new_file(path: str | Path, kind: str, config, attributes: dict) -> Iterator[netCDF4.Dataset]:
+    """A file with the settings of a model as attributes; raises FileError where it exists or cannot be made."""
     if Path(path).exists():
         raise FileError(f"{path}: exists already; give another name or remove it")
-    with _errors_of(path, "cannot be made", "give a folder that exists and may be written"):
+    with _LIBRARY, _errors_of(path, "cannot be made", "give a folder that exists and may be written"):
         nc = netCDF4.Dataset(path, "w", clobber=False, format=kind)
-    about = {"Conventions": "CF-1.11", "source": f"jaxda {__version__}", "history": dated("made by jaxda")}
-    about |= asdict(config) | attributes
-    for name, value in about.items():
-        if name not in SIZES:
-            nc.setncattr(name, int(value) if isinstance(value, bool) else value)
-    return nc
+    with _LIBRARY, nc:
+        about = {"Conventions": "CF-1.11", "source": f"jaxda {__version__}", "history": dated("made by jaxda")}
+        about |= asdict(config) | attributes
+        for name, value in about.items():
+            if name not in SIZES:
+                nc.setncattr(name, int(value) if isinstance(value, bool) else value)
+        yield nc
 
 
 def _reserve(path: str | Path, n_bytes: int) -> None:
@@ -202,9 +222,10 @@ def _reserve(path: str | Path, n_bytes: int) -> None:
                 raise
 
 
-def _write(path: str | Path, *parts: tuple, history: str = "") -> None:
+def write_parts(path: str | Path, *parts: tuple, history: str = "") -> None:
     """Put parts (variable, where, values) in their order, each flushed; the file is open only meanwhile."""
-    with _errors_of(path, "cannot be written", "is the disk full, or the file open in another program?"):
+    trouble = _errors_of(path, "cannot be written", "is the disk full, or the file open in another program?")
+    with _LIBRARY, trouble:
         _reserve(path, 2**16 + sum(8 * np.size(values) for _, _, values in parts))
         with netCDF4.Dataset(path, "r+") as nc:
             if history:
@@ -214,7 +235,7 @@ def _write(path: str | Path, *parts: tuple, history: str = "") -> None:
                 nc.sync()
 
 
-def _coordinates(nc: netCDF4.Dataset, config: SQGConfig | Lorenz96Config, **others) -> tuple[str, ...]:
+def add_coordinates(nc: netCDF4.Dataset, config: SQGConfig | Lorenz96Config, **others) -> tuple[str, ...]:
     """Write the coordinates of a state, and `others` (no values: unlimited), and return the state's names."""
     if isinstance(config, SQGConfig):
         along = np.arange(config.N) * (config.L / config.N)
@@ -230,7 +251,9 @@ def _coordinates(nc: netCDF4.Dataset, config: SQGConfig | Lorenz96Config, **othe
     return tuple(space)
 
 
-def _field(nc: netCDF4.Dataset, name: str, lead: tuple, space: tuple, config, dtype=np.float32, **attributes) -> None:
+def add_state(
+    nc: netCDF4.Dataset, name: str, lead: tuple, space: tuple, config, dtype=np.float32, **attributes
+) -> None:
     """A compressed variable of states (one a chunk), preceded by the dimensions `lead`; unwritten values are NaN."""
     sizes = tuple(nc.dimensions[d].size for d in space)
     options = {"compression": "zlib", "complevel": 1, "shuffle": True, "fill_value": np.nan}
@@ -247,9 +270,9 @@ def create_nature_run(path: str | Path, config: SQGConfig, *, dtype=np.float32, 
     """
     about = {"title": "Nature run of surface quasi-geostrophic turbulence"}
     about["comment"] = "pv is in m/s; times f * theta0 / g it is the temperature's perturbation in K"
-    with _create(path, "NETCDF4_CLASSIC", config, about | attributes) as nc:  # the format that sqgturb uses
-        space = _coordinates(nc, config, t=np.zeros(0))
-        _field(nc, "pv", ("t",), space, config, dtype, long_name="potential vorticity on the boundaries")
+    with new_file(path, "NETCDF4_CLASSIC", config, about | attributes) as nc:  # the format that sqgturb uses
+        space = add_coordinates(nc, config, t=np.zeros(0))
+        add_state(nc, "pv", ("t",), space, config, dtype, long_name="potential vorticity on the boundaries")
 
 
 def append_states(path: str | Path, times: np.ndarray, states: np.ndarray, history: str = "") -> None:
@@ -265,8 +288,8 @@ def append_states(path: str | Path, times: np.ndarray, states: np.ndarray, histo
         FileError: sizes that do not fit, times that do not increase, values not finite, a full disk.
     """
     times, states = np.asarray(times, np.float64), np.asarray(states)
-    with _opened(path) as nc:
-        before, shape = _times(nc["t"], path, least=0), (len(times), *nc["pv"].shape[1:])
+    with opened(path) as nc:
+        before, shape = times_of(nc["t"], path, least=0), (len(times), *nc["pv"].shape[1:])
         history = "\n".join(filter(None, [getattr(nc, "history", ""), history])) if history else ""
     last = before[-1] if len(before) else -np.inf
     if states.shape != shape:
@@ -276,7 +299,7 @@ def append_states(path: str | Path, times: np.ndarray, states: np.ndarray, histo
     if not np.isfinite(states).all():
         raise FileError(f"{path}: states after {last:g} s are not finite; use a smaller time step")
     rows = slice(len(before), len(before) + len(times))
-    _write(path, ("pv", rows, states), ("t", rows, times), history=history)
+    write_parts(path, ("pv", rows, states), ("t", rows, times), history=history)
 
 
 class AnalysisFile:
@@ -315,23 +338,23 @@ class AnalysisFile:
         if resume and self.path.exists():
             self._require_same(seconds, members)
             return
-        with _create(path, "NETCDF4", config, {"title": "Analyses of twin experiments"} | attributes) as nc:
+        with new_file(path, "NETCDF4", config, {"title": "Analyses of twin experiments"} | attributes) as nc:
             others = {"experiment": np.array(self._names, object), "t": seconds}
             others |= {"member": np.arange(members)} if members else {}
-            space = _coordinates(nc, config, **others)
+            space = add_coordinates(nc, config, **others)
             cycles = nc.createVariable("cycles", np.int32, ("experiment",))
             cycles.setncatts({"long_name": "number of analyses written", "units": "1"})
             cycles[:] = 0
-            field = lambda name, lead, about: _field(nc, f"{self._stem}_{name}", lead, space, config, long_name=about)
-            field("truth", ("t",), "truth")
-            field("mean", ("experiment", "t"), "mean of the analysis ensemble")
-            field("spread", ("experiment", "t"), "standard deviation of the analysis ensemble")
+            own = lambda name, lead, about: add_state(nc, f"{self._stem}_{name}", lead, space, config, long_name=about)
+            own("truth", ("t",), "truth")
+            own("mean", ("experiment", "t"), "mean of the analysis ensemble")
+            own("spread", ("experiment", "t"), "standard deviation of the analysis ensemble")
             if members:
-                field("members", ("experiment", "t", "member"), "members of the analysis ensemble")
+                own("members", ("experiment", "t", "member"), "members of the analysis ensemble")
 
     def _require_same(self, seconds: np.ndarray, members: int) -> None:
         found = ()
-        with _opened(self.path) as nc:
+        with opened(self.path) as nc:
             if {"experiment", "t", f"{self._stem}_truth"} <= set(nc.variables):
                 kept = nc.dimensions["member"].size if "member" in nc.dimensions else 0
                 found = (list(nc["experiment"][:]), list(nc["t"][:]), nc[f"{self._stem}_truth"].shape[1:], kept)
@@ -340,7 +363,7 @@ class AnalysisFile:
 
     def written(self, experiment: str) -> int:
         """How many analyses of the experiment the file holds."""
-        with _opened(self.path) as nc:
+        with opened(self.path) as nc:
             return int(nc["cycles"][self._names.index(experiment)])
 
     def write(self, experiment: str, first_cycle: int, mean, spread, members=None) -> None:
@@ -358,11 +381,11 @@ class AnalysisFile:
         parts = [self._part("mean", rows, mean), self._part("spread", rows, spread)]
         if members is not None:
             parts.append(self._part("members", (*rows, slice(0, np.shape(members)[1])), members))
-        _write(self.path, *parts, ("cycles", which, max(stop, self.written(experiment))))
+        write_parts(self.path, *parts, ("cycles", which, max(stop, self.written(experiment))))
 
     def write_truth(self, first_cycle: int, truth) -> None:
         """Write the truth `(T, *state)` from cycle `first_cycle` on."""
-        _write(self.path, self._part("truth", slice(first_cycle, first_cycle + len(truth)), truth))
+        write_parts(self.path, self._part("truth", slice(first_cycle, first_cycle + len(truth)), truth))
 
     def _part(self, name: str, where, values) -> tuple:
         values = np.asarray(values)

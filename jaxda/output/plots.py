@@ -102,27 +102,31 @@ def snapshot(path: str | Path, truth: np.ndarray, analyses: Mapping, length: flo
     figure = Figure(figsize=(9.0, 2.7 * len(analyses) + 0.5), layout="constrained")
     rows = figure.subplots(len(analyses), 3, squeeze=False, sharex=True, sharey=True)
     limit = float(np.abs(truth).max())
-    side = length / 1e6
     for (name, mean), row in zip(analyses.items(), rows, strict=True):
-        error = mean - truth
-        error_limit = max(float(np.quantile(np.abs(error), 0.999)), 1e-12)
-        panels = (
-            ("truth", truth, limit, "RdBu_r"),
-            (name, mean, limit, "RdBu_r"),
-            ("error", error, error_limit, "PuOr"),
-        )
-        for axes, (label, field, bound, colours) in zip(row, panels, strict=True):
-            picture = axes.imshow(
-                field, origin="lower", extent=(0, side, 0, side), vmin=-bound, vmax=bound, cmap=colours, aspect="equal"
-            )
-            rms = f", RMS {np.sqrt(np.mean(error**2)):.2f} K" if label == "error" else ""
-            axes.set_title(label + rms, fontsize="medium")
-            figure.colorbar(picture, ax=axes, label="K", shrink=0.9)
-        row[0].set_ylabel("y [1000 km]")
+        field_row(figure, row, truth, mean, ("truth", name), limit, length)
     for axes in rows[-1]:
         axes.set_xlabel("x [1000 km]")
     figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=110)
+
+
+def field_row(figure: Figure, row, truth: np.ndarray, estimate: np.ndarray, names, limit: float, length: float) -> None:
+    """Truth, estimate and error `(N, N)` in K on three axes, the first two with colours from -limit to limit."""
+    side, error = length / 1e6, estimate - truth
+    error_limit = max(float(np.quantile(np.abs(error), 0.999)), 1e-12)
+    of_error = f"error, RMS {np.sqrt(np.mean(error**2)):.2f} K"
+    panels = (
+        (names[0], truth, limit, "RdBu_r"),
+        (names[1], estimate, limit, "RdBu_r"),
+        (of_error, error, error_limit, "PuOr"),
+    )
+    for axes, (label, field, bound, colours) in zip(row, panels, strict=True):
+        picture = axes.imshow(
+            field, origin="lower", extent=(0, side, 0, side), vmin=-bound, vmax=bound, cmap=colours, aspect="equal"
+        )
+        axes.set_title(label, fontsize="medium")
+        figure.colorbar(picture, ax=axes, label="K", shrink=0.9)
+    row[0].set_ylabel("y [1000 km]")
 
 
 def _state_lines(path, truth, analyses, title) -> None:

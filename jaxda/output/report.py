@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,20 @@ from rich.console import Console
 from rich.table import Table
 
 COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a")
+
+
+def new_folder(path: Path) -> Path:
+    """The output folder, which must not hold another run.
+
+    Raises:
+        ValueError: it does, or it cannot be made.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{path}: is not an empty folder; give another --out, or move it away")
+    above = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"{path}: {above} is not a folder that may be written; give another --out")
+    return path
 
 
 def append_scores(path: str | Path, experiment: str, first: int, interval_hours: float, scores) -> None:
@@ -114,6 +129,29 @@ def trial_table(title: str, trials: Iterable[object], unit: str) -> Table:
     for trial in trials:
         values = (str(value) for value in trial.values.values())
         table.add_row(*values, f"{trial.score:.4f}", f"{trial.seconds:.1f}", trial.status)
+    return table
+
+
+def forecast_table(title: str, scores: Mapping[str, Sequence[float]], leads: Iterable[int], lead_hours: float) -> Table:
+    """The table that a forecast prints: a row a lead; `scores` of `jaxda.forecast.make_scores` by lead from 0 on."""
+    columns = {
+        "rmse": "RMSE [K]",
+        "rmse_mean": "of the mean [K]",
+        "spread": "spread [K]",
+        "rmse_sqg": "SQG [K]",
+        "rmse_mean_sqg": "SQG, mean [K]",
+        "spread_sqg": "SQG, spread [K]",
+        "persistence": "persistence [K]",
+        "climatology": "climatology [K]",
+        "correlation": "ACC",
+        "persistence_correlation": "ACC of persistence",
+    }
+    shown = [name for name in columns if name in scores]
+    table = Table(title=title, title_justify="left")
+    for column in ("lead [h]", *(columns[name] for name in shown)):
+        table.add_column(column, justify="right")
+    for lead in leads:
+        table.add_row(f"{lead * lead_hours:g}", *(f"{scores[name][lead]:.3f}" for name in shown))
     return table
 
 

@@ -52,6 +52,19 @@ def test_the_best_and_the_last_are_kept_bit_for_bit(saved):
                 np.testing.assert_array_equal(a, b)
 
 
+def test_a_part_of_a_state_is_read_alone(saved):
+    with Checkpoints(saved, create=False) as checkpoints:
+        found = checkpoints.restore_part(2, {"params": abstract(state().params)})
+        assert list(found) == ["params"]
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(2).params), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+        with pytest.raises(FileError, match=r"params\.layers\.0 has shape \(4,\), \(6,\) is asked"):
+            checkpoints.restore_part(2, {"params": abstract(state(width=6).params)})
+        with pytest.raises(FileError, match="average is missing"):
+            checkpoints.restore_part(2, {"average": abstract(state().step)})
+
+
 def test_arrays_come_back_on_other_devices(saved, cpus):
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,), devices=cpus[:2])
     spread = jax.sharding.NamedSharding(mesh, jax.P("x"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import resource
+from concurrent.futures import ThreadPoolExecutor
 
 import netCDF4
 import numpy as np
@@ -263,6 +264,22 @@ def test_a_full_disk_spares_what_was_written(path):
     assert path.read_bytes() == before
     netcdf.append_states(path, times_of(6)[5:], states_of(CONFIG, 1))
     assert path.stat().st_size < len(before) + states_of(CONFIG, 2).nbytes  # the space reserved is given back
+
+
+def test_several_threads_read_and_write(path, tmp_path):
+    """HDF5 alone would crash."""
+    run = netcdf.read_nature_run(path)
+    expected = netcdf.read_states(run)
+
+    def work(number):
+        for _ in range(20):
+            np.testing.assert_array_equal(netcdf.read_states(run), expected)
+        netcdf.create_nature_run(tmp_path / f"{number}.nc", CONFIG)
+        netcdf.append_states(tmp_path / f"{number}.nc", run.times, expected)
+        return len(netcdf.read_nature_run(tmp_path / f"{number}.nc").times)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [len(run.times)] * 4
 
 
 def test_nothing_is_written_over(path, tmp_path):
