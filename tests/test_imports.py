@@ -24,6 +24,7 @@ FLOORS = {
     "experiment": 6,
     "surrogate": 6,
     "tuning": 7,
+    "conversion": 7,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
