@@ -25,6 +25,7 @@ FLOORS = {
     "forecast": 6,
     "experiment": 7,
     "tuning": 8,
+    "conversion": 7,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))

@@ -9,7 +9,7 @@ token; position and lead time are added; `depth` pre-norm blocks
 
 with dropout and stochastic depth rising linearly to `drop_path` at the last block (Huang et al. 2016); a norm; a head
 of `decoder_depth` layers with GELU between; and the patches put back. With the defaults this is the public code's
-model, weight for weight (`from_torch`). The options are meant to make
+model, weight for weight (`vit_torch.from_torch`). The options are meant to make
 it a better surrogate of periodic turbulence; none of them is on by default, and what each is worth is not measured yet.
 
 * `overlap`: a patch is seen with that many points of its neighbours around it, over the periodic edges.
@@ -304,7 +304,7 @@ def apply(config: ViTConfig, params: Params, x: Array, lead_time: Array, *, key:
     """States one lead time later.
 
     Args:
-        params: of `init` or `from_torch`.
+        params: of `init` or `vit_torch.from_torch`.
         x: normalised states `(B, variables, image_size, image_size)`.
         lead_time: `(B,)`, in whatever unit the model was trained with (jaxda: days).
         key: of dropout and stochastic depth; None: neither, as in forecasts.
@@ -330,70 +330,3 @@ def apply(config: ViTConfig, params: Params, x: Array, lead_time: Array, *, key:
     tokens, _ = jax.lax.scan(block, tokens, (params["blocks"], rates, keys))
     out = trunk.decode(tokens).astype(x.dtype)
     return x + out if config.residual else out
-
-
-def from_torch(config: ViTConfig, state: dict[str, np.ndarray]) -> Params:
-    """Parameters from the arrays of the public code's state dict, under its own names.
-
-    Position embeddings of another grid are interpolated (bicubic).
-
-    Raises:
-        ValueError: a configuration with options that the public code does not have, or arrays that are missing, left
-            over, or of another shape, each with its name.
-    """
-    plain = ViTConfig(image_size=config.image_size, patch_size=config.patch_size, embed_dim=config.embed_dim)
-    for name in ("overlap", "aggregation", "positions", "residual", "qk_norm"):
-        if getattr(config, name) != getattr(plain, name):
-            raise ValueError(f"{name} = {getattr(config, name)}: the public code has none; leave it out")
-    left = dict(state)
-
-    def take(name):
-        if name not in left:
-            raise ValueError(f"{name}: not in the state dict; it is of another architecture or depth")
-        return np.asarray(left.pop(name))
-
-    linear = lambda name: {"kernel": take(f"{name}.weight").T, "bias": take(f"{name}.bias")}
-    norm = lambda name: {"scale": take(f"{name}.weight"), "bias": take(f"{name}.bias")}
-
-    def token(v):
-        kernel = take(f"token_embeds.{v}.proj.weight")
-        return {"kernel": kernel.reshape(len(kernel), -1).T, "bias": take(f"token_embeds.{v}.proj.bias")}
-
-    def block(i):
-        names = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-        layers = {ours: linear(f"blocks.{i}.{theirs}") for ours, theirs in names.items()}
-        return layers | {ours: norm(f"blocks.{i}.{ours}") for ours in ("norm1", "norm2")}
-
-    qkv = zip(np.split(take("var_agg.in_proj_weight"), 3), np.split(take("var_agg.in_proj_bias"), 3), strict=True)
-    trunk = {
-        "tokens": {v: token(v) for v in range(config.variables)},
-        "variables": take("var_embed")[0],
-        "query": take("var_query")[0],
-        "agg_qkv": {i: {"kernel": weight.T, "bias": bias} for i, (weight, bias) in enumerate(qkv)},
-        "agg_out": linear("var_agg.out_proj"),
-        "positions": _on_grid(take("pos_embed")[0], config.side),
-        "lead_time": linear("lead_time_embed"),
-        "norm": norm("norm"),
-        "head": {i: linear(f"head.{2 * i}") for i in range(config.decoder_depth + 1)},
-    }
-    blocks = jax.tree.map(lambda *layers: np.stack(layers), *[block(i) for i in range(config.depth)])
-    params = {"trunk": trunk, "blocks": blocks}
-    if left:
-        raise ValueError(f"{min(left)}: in the state dict, but not in this configuration; check depth and sizes")
-    wanted = jax.eval_shape(partial(init, config=config), jax.random.key(0))
-    for path, leaf in jax.tree.leaves_with_path(wanted):
-        found = params
-        for step in path:
-            found = found[step.key]
-        if found.shape != leaf.shape:
-            raise ValueError(f"{jax.tree_util.keystr(path)}: shape {found.shape}, not {leaf.shape}; check the sizes")
-    return jax.tree.map(jnp.asarray, params)
-
-
-def _on_grid(positions: np.ndarray, side: int) -> np.ndarray:
-    """Position embeddings `(L, D)` of a square grid on one of side x side patches."""
-    old = math.isqrt(len(positions))
-    if old == side:
-        return positions
-    table = jnp.asarray(positions).reshape(old, old, -1)
-    return np.asarray(jax.image.resize(table, (side, side, table.shape[-1]), "cubic").reshape(side * side, -1))
