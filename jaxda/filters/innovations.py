@@ -1,10 +1,10 @@
 """How wrong is the forecast? Three numbers a region, from this cycle's innovations alone.
 
 The local score filter takes the forecast error for S = lambda X X^T + q I, with X X^T the ensemble's covariance
-(tapered) and q the variance of a part that is white in space and that no member knows. lambda, q and the power p to
-which the taper is raised (more than 1: less far is believed) are those under which each observation is best predicted
-from the others: leave-one-out cross-validation (Geisser & Eddy 1979, J. Am. Stat. Assoc. 74, 153-160; Rasmussen &
-Williams 2006, eqs. 5.10-5.12).
+(tapered) and q the variance of a part that is uncorrelated in space and that no member knows. lambda, q and the power p
+to which the taper is raised (more than 1: less far is believed) are those under which each observation is best
+predicted from the others: leave-one-out cross-validation (Geisser & Eddy 1979, J. Am. Stat. Assoc. 74, 153-160;
+Rasmussen & Williams 2006, eqs. 5.10-5.12).
 
 At a column let A = I + lambda G with G = Y^T W Y, b = Y^T W d, and W = rho/(R + q) the tapered precisions of the
 observations around it. The residual of the column's own observation j, with y_j its row of Y and v_j = R_j + q, is
@@ -20,9 +20,9 @@ evidence puts what they miss there into q, though the taper means that nobody as
 asked of the analysis is the value at the column itself, and that is what is scored here.
 
 The scores are summed over a sample of columns, for q on a grid of powers of two from 0 up to twice the mean squared
-innovation and lambda and p on fixed grids, p once q is known. The estimate is the mean under exp(-sum/2) times a prior:
-log lambda normal around 0, p anywhere, and q = 0 but for small odds: with few observations the ensemble is believed,
-with many the data decide.
+innovation, everywhere alike or proportional to the `roughness` of the mean, and for lambda and p on fixed grids, p once
+q is known. The estimate is the mean under exp(-sum/2) times a prior: log lambda normal around 0, p anywhere, and q = 0
+but for small odds: with few observations the ensemble is believed, with many the data decide.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ from jax import Array
 #: candidates for lambda, and the number of candidates for q above zero
 INFLATIONS = np.geomspace(0.125, 8.0, 19)
 HALVINGS = 10
+#: least roughness before its power is taken, as a part of its mean
+LEAST_ROUGH = 1e-3
 #: candidates for the power of the tapers: 2.25 shortens a cut-off by a third
 SHARPNESSES = (1.0, 1.5, 2.25)
 
 
 class PriorError(NamedTuple):
-    """lambda, q and the tapers' power of the module's docstring; q in the state's unit squared."""
+    """lambda, q and the tapers' power of the module's docstring, `(*columns)`, `(*shape)`, `(*columns)`."""
 
     inflation: Array
     full_rank: Array
@@ -79,32 +81,50 @@ def leave_one_out(gram: Array, projected: Array, y: Array, innovation: Array, va
     return jnp.where(seen, residual**2 / (left * variance) + jnp.log(variance / left), 0.0)
 
 
-def candidates(innovation: Array, variance: Array, ensemble_variance: Array) -> Array:
-    """Candidates for q, `(HALVINGS + 1,)`: 0, and twice the mean squared innovation halved again and again.
+def roughness(mean: Array, axes: int) -> Array:
+    """Where a white part would be if it were not everywhere alike: `(..., *columns)`, of mean 1.
 
-    The mean is weighted by 1/(R + ensemble variance): data that say little, such as those of an operator that
-    saturates, do not stretch the grid.
+    Squared second differences of the mean along its last `axes`, smoothed over a grid spacing, to the power 3/4. What a
+    model cannot resolve is lost where the field bends: with a truth of twice the resolution the squared error of the
+    forecast, in twenty classes of that square, rises sixfold as it rises tenfold (docs/score_table.md).
+    """
+    along = range(mean.ndim - axes, mean.ndim)
+    square = sum(jnp.roll(mean, 1, axis) - 2.0 * mean + jnp.roll(mean, -1, axis) for axis in along) ** 2
+    for axis in (*along, *along):
+        square = 0.25 * (jnp.roll(square, 1, axis) + 2.0 * square + jnp.roll(square, -1, axis))
+    usual = square.mean()
+    rough = jnp.maximum(square / jnp.where(usual > 0, usual, 1.0), LEAST_ROUGH) ** 0.75
+    return rough / rough.mean()
+
+
+def candidates(innovation: Array, variance: Array, ensemble_variance: Array, places: int = 1) -> Array:
+    """Candidates for q, `(1 + places HALVINGS, places)`: its size in each of `places` fields of mean 1.
+
+    None, and for one field after the other twice the mean squared innovation halved again and again. The mean is
+    weighted by 1/(R + ensemble variance): data that say little, such as those of an operator that saturates, do not
+    stretch the grid.
     """
     seen = jnp.isfinite(variance)
     weight = jnp.where(seen, 1.0 / jnp.where(seen, variance + ensemble_variance, 1.0), 0.0)
     weight = weight / jnp.maximum(weight.sum(), jnp.finfo(weight.dtype).tiny)
     mean_square = jnp.sum(weight * jnp.where(seen, innovation, 0.0) ** 2)
-    halved = 0.5 ** jnp.arange(HALVINGS - 2, -2, -1, dtype=innovation.dtype)
-    return mean_square * jnp.concatenate([jnp.zeros(1, innovation.dtype), halved])
+    sizes = mean_square * 0.5 ** jnp.arange(HALVINGS - 2, -2, -1, dtype=innovation.dtype)
+    in_one_field = jnp.kron(jnp.eye(places, dtype=sizes.dtype), sizes[:, None])
+    return jnp.concatenate([jnp.zeros_like(in_one_field[:1]), in_one_field])
 
 
 def full_rank(scores: Array, candidates: Array, inflation_spread: float, odds: float) -> Array:
-    """Posterior mean of q from the sums of `leave_one_out` of a region, over lambda too.
+    """Posterior mean of q in each field `(places, ...)`, from sums of `leave_one_out` of a region, over lambda too.
 
     Args:
         scores: `(len(candidates), len(INFLATIONS), ...)`, summed over a region's sample.
-        candidates: for q `(Q,)`, the first zero.
+        candidates: for q `(Q, places)`, the first zero.
         inflation_spread: prior standard deviation of log lambda.
         odds: prior probability of q > 0, shared evenly by the other candidates.
     """
     above = len(candidates) - 1
     prior = np.array([math.log1p(-odds), *[math.log(odds / max(1, above))] * above])
-    return jnp.einsum("ql...,q->...", _posterior(scores, prior, inflation_spread), candidates)
+    return jnp.einsum("ql...,qp->p...", _posterior(scores, prior, inflation_spread), candidates)
 
 
 def reach(scores: Array, inflation_spread: float) -> tuple[Array, Array]:

@@ -2,10 +2,10 @@
 
 **Prior.** Around each column the state is x = m + X w + e. X are the member deviations over sqrt(M - 1), times
 sqrt(lambda); w has a kernel of width kappa at each member's own coordinates (a Gaussian for kappa = 1, particles
-for kappa -> 0; `ensemble_flow`); e ~ N(0, q I) is what no member knows. So the prior has full rank, its members'
-part is smooth in space, and lambda, q and how far the ensemble is believed (the power of the tapers) are measured at
-each cycle from the innovations (`innovations`). What is of larger scale than any neighbourhood is measured apart and
-taken out of the innovations first (`large_scales`).
+for kappa -> 0; `ensemble_flow`); e ~ N(0, diag q) is what no member knows. So the prior has full rank, its members'
+part is smooth in space, and lambda, q (its size, and whether it is the same everywhere or larger where the mean is
+rough) and how far the ensemble is believed (the power of the tapers) are measured at each cycle (`innovations`). What
+only the whole domain can tell is measured apart and taken out of the innovations first (`drift`).
 
 **Likelihood.** The true one. Each observation y = h(x) + N(0, R) of a value x is stood for by a datum z = x + N(0, R')
 such that the analysis with all data has, at each observed value, the mean and variance that the true likelihood gives
@@ -49,10 +49,10 @@ from jax import Array
 from pydantic import Field
 
 from jaxda.filters import innovations
+from jaxda.filters.drift import Drift, make_drift
 from jaxda.filters.ensemble_flow import transport
 from jaxda.filters.inflation import deviations
 from jaxda.filters.innovations import PriorError
-from jaxda.filters.large_scales import Drift, make_drift
 from jaxda.filters.letkf import normal_equations
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
 from jaxda.observations import Observation, Operator, cleaned
@@ -236,8 +236,8 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         mix = between_levels.astype(y.dtype)[..., None] ** sharpness
         return jnp.einsum("klc,lcmn->kcmn", mix, gram), jnp.einsum("klc,lcm->kcm", mix, projected)
 
-    def measured(y, datum, variance) -> PriorError:
-        """lambda, q and the tapers' power at each column, `(*columns)` each."""
+    def measured(mean, y, datum, variance) -> PriorError:
+        """lambda and the tapers' power at each column, `(*columns)` each, and q `(*shape)`."""
         everywhere = lambda value: jnp.full(geometry.columns, value, y.dtype)
         seen = jnp.isfinite(variance)
 
@@ -260,14 +260,17 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             found = run(sample.columns, sample.own, y, datum, variance, q, sharpness)
             return region_of.total(jnp.moveaxis(found, 0, -1), sample.columns)
 
-        white = everywhere(0.0 if config.full_rank is None else config.full_rank**2)
+        white = jnp.full(geometry.shape, 0.0 if config.full_rank is None else config.full_rank**2, y.dtype)
         if config.full_rank is None:
-            q = innovations.candidates(datum, variance, (y**2).sum(-1))
-            found = scores(few_columns(seen), q[:, None], jnp.ones_like(q))
-            white = region_of.field(innovations.full_rank(found, q, config.inflation_spread, config.full_rank_odds))
+            places = jnp.stack([jnp.ones_like(mean), innovations.roughness(mean, len(geometry.columns))])
+            q = innovations.candidates(datum, variance, (y**2).sum(-1), len(places))
+            at_data = q @ jax.vmap(operator.interpolate)(places).reshape(len(places), -1)
+            found = scores(few_columns(seen), at_data, jnp.ones(len(q), y.dtype))
+            found = innovations.full_rank(found, q, config.inflation_spread, config.full_rank_odds)
+            white = sum(region_of.field(one) * place for one, place in zip(found, places, strict=True))
         if config.inflation is not None:
             return PriorError(everywhere(config.inflation), white, everywhere(1.0))
-        at_data = operator.interpolate(jnp.broadcast_to(white, geometry.shape)).reshape(1, -1)
+        at_data = operator.interpolate(white).reshape(1, -1)
         powers = jnp.asarray(innovations.SHARPNESSES, y.dtype)
         found = scores(more_columns(seen), jnp.broadcast_to(at_data, (len(powers), at_data.size)), powers)
         inflation, sharpness = innovations.reach(found, config.inflation_spread)
@@ -299,11 +302,11 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             x = deviation / math.sqrt(members - 1)
             drift = Drift(jnp.zeros_like(mean), jnp.zeros_like(x))
             if drift_of is not None and last:
-                drift = drift_of(key_drift, datum, variance, jax.vmap(operator.interpolate)(x))
+                drift = drift_of(key_drift, mean, datum, variance, jax.vmap(operator.interpolate)(x))
                 datum = jnp.where(jnp.isfinite(variance), datum - operator.interpolate(drift.mean), 0.0)
-            error = measured(observed(x), datum.reshape(-1), flat)
+            error = measured(mean, observed(x), datum.reshape(-1), flat)
             x = x * jnp.sqrt(error.inflation)
-            q = jnp.broadcast_to(error.full_rank, geometry.shape)
+            q = error.full_rank
             total = flat + operator.interpolate(q).reshape(-1)
             by_column = x.reshape(members, levels, n_columns).T
             run = over_columns(at_columns, n_columns, mesh, config.batch)

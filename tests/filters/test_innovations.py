@@ -56,7 +56,7 @@ def test_finds_what_the_innovations_were_drawn_with(x64, inflation, full_rank):
         variance = jnp.full(places, 1.0 + q)
         return innovations.leave_one_out(gram, projected, y[:, 0], d[:, 0], variance).sum(-1)
 
-    found = innovations.full_rank(jax.lax.map(score, q), q, 0.4, 1e-3)
+    found = innovations.full_rank(jax.lax.map(score, q[:, 0]), q, 0.4, 1e-3)[0]
     assert abs(found - full_rank) < 0.15 + 0.25 * full_rank
     factor = innovations.reach(jnp.stack([score(found)] * len(innovations.SHARPNESSES)), 0.4)[0]
     assert abs(np.log(factor / inflation)) < 0.35
@@ -116,3 +116,29 @@ def test_regions_interpolate_linearly_and_keep_constants():
     along = innovations.region_weights((12,), 4)[0] @ np.array([1.0, 2.0, 3.0, 4.0])
     np.testing.assert_allclose(along[[1, 4, 7, 10]], [1.0, 2.0, 3.0, 4.0])
     np.testing.assert_array_equal(innovations.region_weights((5,), 1)[0], 1.0)
+
+
+def test_tells_a_white_part_of_rough_places_from_one_everywhere(x64):
+    """Data that nothing else says anything about: their scores are those of plain normals."""
+    rng = np.random.default_rng(2)
+    place = innovations.roughness(jnp.asarray(rng.normal(size=(16, 64))).at[:, 20:].multiply(0.1), 2).reshape(-1)
+    fields = jnp.stack([jnp.ones_like(place), place])
+    for weight in ((2.0, 0.0), (0.0, 2.0)):
+        d = jnp.asarray(rng.normal(size=place.size)) * jnp.sqrt(1.0 + jnp.asarray(weight) @ fields)
+        q = innovations.candidates(d, jnp.ones_like(d), jnp.zeros_like(d), 2)
+        total = 1.0 + q @ fields
+        scores = jnp.repeat((d**2 / total + jnp.log(total)).sum(1)[:, None], len(innovations.INFLATIONS), 1)
+        found = innovations.full_rank(scores, q, 0.4, 1e-3)
+        np.testing.assert_allclose(found, weight, atol=0.7)  # candidates are a factor of two apart
+        assert found.min() < 1e-3
+
+
+def test_roughness_has_mean_one_and_is_where_the_field_bends(x64):
+    x = np.arange(64)
+    front = np.tanh((x - 32) / 2.0) * np.ones((2, 8, 1))
+    rough = innovations.roughness(jnp.asarray(front), 2)
+    assert rough.shape == front.shape
+    np.testing.assert_allclose(rough.mean(), 1.0, rtol=1e-12)
+    assert rough[0, 4, 33] > 20 * rough[0, 4, 16]  # x = 0 is another front
+    np.testing.assert_allclose(innovations.roughness(jnp.full((2, 8, 8), 3.0), 2), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(innovations.roughness(7.0 * jnp.asarray(front) + 2.0, 2), rough, rtol=1e-9)
