@@ -21,9 +21,11 @@ FLOORS = {
     "output": 4,
     "config": 5,
     "nature": 5,
+    "sources": 5,
     "experiment": 6,
     "surrogate": 6,
     "tuning": 7,
+    "benchmarks": 7,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))

@@ -39,7 +39,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=kept, best_fn=error, best_mode="min", create=create, enable_async_checkpointing=create
         )
-        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        arrays = ocp.StandardCheckpointHandler
+        handlers = {"state": arrays(), "data": arrays(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         if not create and self.last is None:
             self.close()
@@ -61,10 +62,14 @@ class Checkpoints:
         """Number of the one with the smallest error."""
         return self._manager.best_step()
 
-    def save(self, number: int, state: Any, meta: dict, error: float) -> None:
-        """Start saving; `error` decides which is the best. Waits only for a save before it that is not finished."""
-        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(number, args=parts, metrics={"error": float(error)})
+    def save(self, number: int, state: Any, meta: dict, error: float, data: Any = None) -> None:
+        """Start saving; `error` decides which is the best. Waits only for a save before it that is not finished.
+
+        `data` is where the training data stand, where that has arrays; whoever forecasts need not read it.
+        """
+        parts = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(meta)}
+        parts |= {} if data is None else {"data": ocp.args.StandardSave(data)}
+        self._manager.save(number, args=ocp.args.Composite(**parts), metrics={"error": float(error)})
 
     def wait(self) -> None:
         """Until what was saved is whole; raises what went wrong (a full disk) as OSError."""
@@ -75,14 +80,14 @@ class Checkpoints:
         parts = ocp.args.Composite(meta=ocp.args.JsonRestore())
         return self._read(number, parts)["meta"]
 
-    def restore(self, number: int, abstract: Any) -> Any:
-        """The state of a checkpoint, on the shardings of an abstract one (`jax.ShapeDtypeStruct` leaves).
+    def restore(self, number: int, abstract: Any, part: str = "state") -> Any:
+        """The state of a checkpoint, or its data, on the shardings of an abstract one (`jax.ShapeDtypeStruct` leaves).
 
         Raises:
             FileError: arrays that are missing, left over or of another shape, or files that cannot be read.
         """
-        self._require_shapes(number, abstract)
-        return self._read(number, ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+        self._require_shapes(number, abstract, part)
+        return self._read(number, ocp.args.Composite(**{part: ocp.args.StandardRestore(abstract)}))[part]
 
     def close(self) -> None:
         """Finish what is being saved."""
@@ -96,10 +101,10 @@ class Checkpoints:
             place = self.folder / str(number)
             raise FileError(f"{place}: not a readable checkpoint ({reason}); use another or train again") from None
 
-    def _require_shapes(self, number: int, abstract: Any) -> None:
+    def _require_shapes(self, number: int, abstract: Any, part: str) -> None:
         place = self.folder / str(number)
         try:
-            found = self._manager.item_metadata(number)["state"]
+            found = self._manager.item_metadata(number)[part]
             found = getattr(found, "tree", found)
         except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
             reason = " ".join(str(error).split())[:120]
