@@ -70,6 +70,7 @@ class ViTConfig:
     remat: Literal["none", "block", "dots"] = described(
         "none", "what the backward pass computes anew: nothing, whole blocks, or all but matrix products"
     )
+    unroll: Count = described(1, "blocks that the compiled program has one after another; the others are a loop [1]")
 
     @model_validator(mode="after")
     def _check(self):
@@ -327,7 +328,7 @@ def apply(config: ViTConfig, params: Params, x: Array, lead_time: Array, *, key:
         block = jax.checkpoint(block, policy=policies[config.remat], prevent_cse=False)
     rates = jnp.linspace(0.0, config.drop_path, config.depth)
     keys = None if key is None else jax.random.split(key_blocks, config.depth)
-    tokens, _ = jax.lax.scan(block, tokens, (params["blocks"], rates, keys))
+    tokens, _ = jax.lax.scan(block, tokens, (params["blocks"], rates, keys), unroll=config.unroll)
     out = trunk.decode(tokens).astype(x.dtype)
     return x + out if config.residual else out
 
