@@ -130,7 +130,7 @@ def _gelu(x: Array) -> Array:
 
 def _dropped(key: Array | None, rate, x: Array, shape: tuple[int, ...]) -> Array:
     """x with entries of a mask of this shape (which broadcasts) dropped at a rate, the others scaled up."""
-    if key is None:
+    if key is None or (isinstance(rate, float) and rate == 0.0):  # a mask of ones takes its random numbers all the same
         return x
     kept = jax.random.bernoulli(key, 1.0 - rate, shape)
     return jnp.where(kept, x / jnp.maximum(1.0 - rate, 1e-6).astype(x.dtype), jnp.zeros((), x.dtype))
