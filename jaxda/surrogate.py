@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,9 +14,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from jaxda import __version__
+from jaxda import __version__, sources
+from jaxda import config as configuration
 from jaxda.models import sqg, vit
 from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
@@ -24,21 +25,33 @@ from jaxda.numerics import timestep
 from jaxda.output import netcdf
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
-from jaxda.settings import NonNegative, Positive, Seed, described, one_line, settings
-from jaxda.training import dataset, trainer
+from jaxda.output.training_log import TrainingLog
+from jaxda.settings import Count, NonNegative, Positive, Seed, described, one_line, settings
+from jaxda.sources import Source
+from jaxda.training import dataset, flops, simulator, trainer
 from jaxda.training.dataset import DataConfig, Series, Statistics
 from jaxda.training.trainer import TrainConfig, TrainState
 
 
 @settings
 class SeriesConfig:
-    """Where the states come from."""
+    """Where the states come from: a file, a run made here, or the model while the training goes on."""
 
+    source: Literal["series", "simulator"] = described(
+        "series", "samples of one stored run, or made on the device by the model as they are needed"
+    )
+    pool: Count = described(64, "independent states that the simulator walks on, a multiple of data.batch [1]")
     file: str | None = described(None, "NetCDF nature run to read; made here if left out")
     spinup_days: NonNegative = described(100.0, "left out at the start of a series made here [day]")
     days: Positive = described(600.0, "length of a series made here [day]")
     interval_hours: Positive = described(3.0, "between its states [h]")
     seed: Seed = described(0, "of its first state [1]")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.source == "simulator" and self.file is not None:
+            raise ValueError(f'file = {self.file}: source = "simulator" reads none; leave either out')
+        return self
 
 
 @settings
@@ -58,10 +71,20 @@ class SurrogateConfig:
                 f"vit.image_size = {self.vit.image_size} and vit.variables = {self.vit.variables} are not the grid of "
                 f"the model, N = {self.model.N} and 2 boundaries; make them equal"
             )
+        if self.series.source == "simulator":
+            simulator.require_pool(self.series.pool, self.data)
+            simulator.lead_steps(self.model, self.data)
+
+
+def series_days(config: SurrogateConfig) -> float:
+    """Days of the series that `make_series` keeps when it makes one [day]."""
+    return config.series.days * (config.data.validation if config.series.source == "simulator" else 1.0)
 
 
 def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambda days: None) -> Series:
     """The states of the file, read as they are needed, or of the model, in memory; `report` is told the days made.
+
+    Where the simulator makes the samples, these are the states to validate on: `data.validation` of the days.
 
     Raises:
         FileError, ValueError: a file of another grid or that cannot be read, times that are not evenly spaced, states
@@ -80,7 +103,7 @@ def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambd
         )
     advance = sqg.make_advance(config.model, round(steps))
     per_day = 24.0 / own.interval_hours
-    spinup, count, chunk = round(own.spinup_days * per_day), round(own.days * per_day), 40
+    spinup, count, chunk = round(own.spinup_days * per_day), round(series_days(config) * per_day), 40
     save = jax.jit(timestep.trajectory(advance, chunk, 1))
     state, parts = sqg.initial_state(jax.random.key(own.seed), config.model).astype(jnp.float32), []
     for first in range(0, spinup + count, chunk):
@@ -166,59 +189,85 @@ def train(
     config: SurrogateConfig,
     series: Series,
     out: Path,
-    report: Callable[[int, float], None] = lambda step, loss: None,
+    report: Callable[[int, str], None] = lambda step, text: None,
 ) -> dict:
     """Train from the last checkpoint in `out`, or from the start, and return the row of the best validation.
 
-    Writes `out/checkpoints` and `out/log.csv`, a row for each validation. `report` is told each step and its loss.
+    Writes `out/config.toml`, `out/checkpoints`, `out/events` for TensorBoard and `out/log.csv`, a row for each
+    validation. `report` is told the number of steps done, and what to say.
 
     Raises:
-        ValueError: samples that cannot be made, a checkpoint with other settings, or a loss that is not finite; the
-            checkpoint from before that stays.
+        FileError, ValueError: samples that cannot be made, a checkpoint with other settings, or a loss that is not
+            finite; the checkpoint from before that stays.
     """
-    parts = dataset.split(series, config.data)
-    dataset.steps_per_epoch(series, config.data, parts.train)
-    normalisation = dataset.statistics(series, parts.train)
-    apply, key = apply_of(config.vit), jax.random.key(config.train.seed)
+    own, apply, key = config.train, apply_of(config.vit), jax.random.key(config.train.seed)
     key_init, key_data, key_train, key_validation = jax.random.split(key, 4)
-    make_state = lambda: trainer.init_state(config.train, vit.init(key_init, config.vit))
-    meta = meta_of(config, normalisation)
-    step = jax.jit(trainer.make_train_step(config.train, apply), donate_argnums=0)
-    validate = make_validation(config, series, parts.validation, normalisation, key_validation)
+    source = make_source(config, series, key_data)
+    make_state = lambda: trainer.init_state(own, vit.init(key_init, config.vit))
+    step = jax.jit(trainer.make_train_step(own, apply), donate_argnums=0)
     rows: list[dict] = []
-    with Checkpoints(out / "checkpoints") as checkpoints:
+    start = lambda: source.start(lambda days: report(0, f"spin-up, {days:g} days"))
+    # data that cannot be used leave no folder behind
+    begun = None if (out / "checkpoints").is_dir() else start()
+    with Checkpoints(out / "checkpoints") as checkpoints, ExitStack() as files:
         state, best = jax.jit(make_state)(), (math.inf, 0)
-        if checkpoints.last is not None:
-            state, best = resumed(checkpoints, config, state)
+        if checkpoints.last is None:
+            normalisation, data = begun or start()
+        else:
+            state, data, normalisation, best = resumed(checkpoints, config, state, source.empty)
+            data = start()[1] if data is None and source.empty is not None else data
+        first = int(state.step)
+        log = files.enter_context(TrainingLog(out, first))
+        configuration.write(out / "config.toml", config)
+        meta = meta_of(config, normalisation)
+        validate = make_validation(config, series, source.validation, normalisation, key_validation)
+        samples = config.data.batch * own.accumulate
+        work = flops.of_step(config.vit, samples * config.data.roll_out)
+        peak = flops.product_rate(str(config.vit.dtype or jnp.float32.dtype))
         began = time.perf_counter()
-        batches = dataset.prefetched(_batches(config, series, parts.train, normalisation, key_data, int(state.step)))
-        for number, some in zip(range(int(state.step), config.train.steps), batches):
+        mark = (first, began)  # rates are those of the steps since then
+        for number, (some, after) in zip(range(first, own.steps), source.batches(normalisation, data, first)):
             state, metrics = step(state, some, key_train)
-            loss = float(metrics.loss)
+            loss, done = float(metrics.loss), number + 1
             if not bool(metrics.finite):
-                checkpoints.save(number, state, meta | {"best": list(best)}, best[0])
+                checkpoints.save(number, state, meta | {"best": list(best)}, best[0], data)
                 raise ValueError(
-                    f"train.learning_rate = {config.train.learning_rate:g}: the loss is {loss:g} at step {number}; "
+                    f"train.learning_rate = {own.learning_rate:g}: the loss is {loss:g} at step {number}; "
                     f"the state before it is saved; use a smaller rate or train.clip"
                 )
-            report(number + 1, loss)
-            if (number + 1) % config.train.validate_every and number + 1 < config.train.steps:
+            data, now = after, time.perf_counter()
+            rates = flops.rates(samples * (done - mark[0]), work * (done - mark[0]), now - mark[1], peak)
+            report(done, f"loss {loss:.4f}, {flops.in_words(rates)}")
+            rate = float(metrics.learning_rate)
+            if done % own.log_every == 0:
+                norm = float(metrics.gradient_norm)
+                log.scalars(done, {"train/loss": loss, "train/gradient_norm": norm, "train/learning_rate": rate})
+            if done % own.validate_every and done < own.steps:
+                mark = (done, now) if number == first else mark  # the first step compiles
                 continue
-            row = {"step": number + 1, "loss": loss, "learning_rate": float(metrics.learning_rate)}
-            row |= {"seconds": time.perf_counter() - began} | validate(state.average)
-            rows.append(row)
-            _append(out / "log.csv", row)
-            error = row["rmse_1"]
-            best = (error, number + 1) if error < best[0] else best
-            checkpoints.save(number + 1, state, meta | {"best": list(best)}, error)
-            late = (number + 1 - best[1]) // config.train.validate_every
-            if config.train.patience is not None and late >= config.train.patience:
+            row = {"step": done, "loss": loss, "learning_rate": rate, "seconds": now - began}
+            rows.append(row | rates | validate(state.average))
+            log.row(rows[-1])
+            error = rows[-1]["rmse_1"]
+            best = (error, done) if error < best[0] else best
+            checkpoints.save(done, state, meta | {"best": list(best)}, error, data)
+            if own.patience is not None and (done - best[1]) // own.validate_every >= own.patience:
                 break
+            mark = (done, time.perf_counter())
     return min(rows, key=lambda row: row["rmse_1"]) if rows else {"step": int(state.step), "rmse_1": best[0]}
 
 
-def resumed(checkpoints: Checkpoints, config: SurrogateConfig, like: TrainState) -> tuple[TrainState, tuple]:
-    """The last state in a folder, onto the shardings of another, and its best error and step.
+def make_source(config: SurrogateConfig, series: Series, key) -> Source:
+    """The samples that the configuration asks for; raises ValueError where they cannot be made."""
+    own = config.series
+    if own.source == "series":
+        return sources.stored(key, series, config.data, config.train.accumulate)
+    given = {"size": own.pool, "days": own.spinup_days, "seed": own.seed}
+    return sources.simulated(key, config.model, series, config.data, config.train.accumulate, **given)
+
+
+def resumed(checkpoints: Checkpoints, config: SurrogateConfig, like: TrainState, data=None) -> tuple:
+    """The last state in a folder, onto the shardings of another, that of its data, statistics, best error and step.
 
     Raises:
         FileError: its settings differ, but for how long the run is.
@@ -226,16 +275,21 @@ def resumed(checkpoints: Checkpoints, config: SurrogateConfig, like: TrainState)
     number = checkpoints.last
     meta = checkpoints.meta(number)
     place = checkpoints.folder / str(number)
-    before, _ = settings_of(meta, place)
-    free = lambda own: dataclasses.replace(own, title="", train=dataclasses.replace(own.train, patience=None))
+    before, normalisation = settings_of(meta, place)
+    free = lambda own: dataclasses.replace(
+        own, title="", train=dataclasses.replace(own.train, patience=None, log_every=1)
+    )
     for part in dataclasses.fields(SurrogateConfig):
-        was, now = (getattr(free(own), part.name) for own in (before, config))
+        was, now = (getattr(free(either), part.name) for either in (before, config))
         if was != now:
             raise FileError(
                 f"{place}: was trained with other settings, {_difference(part.name, was, now)}; give another --out"
             )
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
-    return checkpoints.restore(number, abstract), tuple(meta["best"])
+    abstract = partial(jax.tree.map, lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding))
+    state = checkpoints.restore(number, abstract(like))
+    # step 0 is the start of the data, and all that converted weights have
+    data = None if data is None or number == 0 else checkpoints.restore(number, abstract(data), "data")
+    return state, data, normalisation, tuple(meta["best"])
 
 
 def _difference(name: str, was, now) -> str:
@@ -243,18 +297,6 @@ def _difference(name: str, was, now) -> str:
         return f"{name} = {was}, now {now}"
     field = next(f.name for f in dataclasses.fields(was) if getattr(was, f.name) != getattr(now, f.name))
     return f"{name}.{field} = {getattr(was, field)}, now {getattr(now, field)}"
-
-
-def _batches(config, series, part, normalisation, key, first):
-    """Batches of the steps from `first` on, `accumulate` of them stacked."""
-    number = first * config.train.accumulate
-    while True:
-        some = [
-            dataset.batch_at(key, series, config.data, part, normalisation, number + i)
-            for i in range(config.train.accumulate)
-        ]
-        yield jax.tree.map(lambda *leaves: np.stack(leaves), *some)
-        number += config.train.accumulate
 
 
 def make_validation(config: SurrogateConfig, series: Series, part: range, normalisation: Statistics, key) -> Callable:
@@ -283,12 +325,3 @@ def make_validation(config: SurrogateConfig, series: Series, part: range, normal
         return scores
 
     return validate
-
-
-def _append(path: Path, row: dict) -> None:
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)

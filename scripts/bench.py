@@ -1,147 +1,104 @@
 """Measure the parts of a cycle: python scripts/bench.py NAME... [--N 64] [--members 20] [--dtype float32].
 
-NAME is one or more of sqg-step, letkf, local-score, ensf, cycle. Each is compiled, run once, and then timed several
-times; the median, the fastest and the slowest are printed. With --peer FOLDER, a folder of the public NumPy package
-`sqgturb` (its `SQG` model with FFTW, and `enkf_update`), the peer is timed in turn with ours in the same process, and
-the ratio of the medians is printed. --json FILE keeps the numbers.
+NAME is one or more of sqg-step, letkf, local-score, ensf, cycle, vit-train, vit-forecast. Each is compiled, run once,
+and then timed several times; the median, the fastest and the slowest are printed. With --peer FOLDER, a folder of the
+public NumPy package `sqgturb` (its `SQG` model with FFTW, and `enkf_update`), the peer is timed in turn with ours in
+the same process, and the ratio of the medians is printed. --json FILE keeps the numbers.
+
+vit-train is a training step and vit-forecast a forecast of all members by a vision transformer, of a training file
+(--config) or of the sizes given. Their GFLOP/s count 6 x parameters x tokens a training step, a third of that a
+forecast; "product" is a plain matrix product of the same type, timed in turn. --search BATCHES tries training steps of
+these batches with every way of rematerialisation, --heatmap FILE.png draws TFLOP/s over --widths, --heads-list and
+--ratios (Yin et al. 2024, SC24, Fig. 5), and --compiled also says what the compiler counts in a training step.
 """
 
 from __future__ import annotations
 
-import importlib
+import argparse
+import dataclasses
+import itertools
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from pydantic import ValidationError
 from rich.table import Table
 
-from jaxda import observations, twin
-from jaxda.filters import ensf, letkf, local_score
-from jaxda.filters.localization import Geometry
-from jaxda.models import sqg
-from jaxda.output import report
+from jaxda import config as configuration
+from jaxda import surrogate
+from jaxda.benchmarks import vit
+from jaxda.benchmarks.cycle import CYCLE, Case, peer_of
+from jaxda.benchmarks.timing import Run, timed
+from jaxda.filters import ensf
+from jaxda.models.vit import ViTConfig
+from jaxda.output import plots, report
 from jaxda.parallel import launch
-from jaxda.parallel.mesh import member_mesh, over_members
 from jaxda.settings import Parser, at_least, one_line
+from jaxda.training import flops
 
-
-class Case:
-    """What the benchmarks share: a developed state with members around it, a network, devices."""
-
-    def __init__(self, n: int, members: int, dtype: str, integrator: str):
-        self.model = sqg.SQGConfig(N=n)
-        self.members, self.dtype = members, dtype
-        self.steps = round(12 / self.model.step_hours)
-        self.mesh = member_mesh(members)
-        advance = sqg.make_advance(self.model, self.steps, dtype)
-        start = sqg.initial_state(jax.random.key(0), self.model).astype(dtype)
-        spin_up = jax.jit(lambda x: jax.lax.scan(lambda x, _: (advance(x), None), x, length=40)[0])
-        self.truth = spin_up(start)
-        noise = jax.random.normal(jax.random.key(1), (members, *self.model.shape), dtype)
-        self.ensemble = self.truth + 1000.0 * noise
-        self.forecast = over_members(advance, self.mesh)
-        self.operator = observations.make_operator(
-            observations.ObservationConfig(), self.model.shape, self.model.kelvin
-        )
-        self.observe = observations.make_network(observations.ObservationConfig(), self.operator)
-        self.observation = self.observe(jax.random.key(2), self.truth)
-        self.geometry = Geometry.of(self.model)
-        self.letkf = letkf.make_analysis(letkf.LETKFConfig(), self.geometry, self.operator, self.mesh)
-        ours = local_score.LocalScoreConfig()
-        self.local_score = local_score.make_analysis(ours, self.geometry, self.operator, self.mesh)
-        steps = {"euler": 1000, "exponential": 50}[integrator]
-        self.ensf = ensf.make_analysis(
-            ensf.EnSFConfig(integrator=integrator, steps=steps, tolerance=0), self.operator, 1000.0
-        )
-
-
-def sqg_step(case: Case) -> tuple[Callable, float]:
-    """A 12 h forecast of all members; the unit is one step of one member."""
-    return partial(jax.jit(case.forecast), case.ensemble), case.steps * case.members
-
-
-def letkf_analysis(case: Case) -> tuple[Callable, float]:
-    """One LETKF analysis, 2000 km, every point observed."""
-    return partial(jax.jit(case.letkf), jax.random.key(3), case.ensemble, case.observation), 1
-
-
-def local_score_analysis(case: Case) -> tuple[Callable, float]:
-    """One analysis of the local score filter at its defaults, every point observed."""
-    return partial(jax.jit(case.local_score), jax.random.key(3), case.ensemble, case.observation), 1
-
-
-def ensf_analysis(case: Case) -> tuple[Callable, float]:
-    """One EnSF analysis of the published kind."""
-    return partial(jax.jit(case.ensf), jax.random.key(3), case.ensemble, case.observation), 1
-
-
-def whole_cycle(case: Case) -> tuple[Callable, float]:
-    """Ten cycles with the LETKF: observe, analyse, score, forecast; the unit is one cycle."""
-    truth = jnp.broadcast_to(case.truth, (10, *case.truth.shape))
-    parts = {"forecast": lambda key, x: case.forecast(x), "observe": case.observe, "analysis": case.letkf}
-    return partial(jax.jit(partial(twin.cycle, **parts)), jax.random.key(4), case.ensemble, truth), 10
-
-
-BENCHMARKS = {
-    "sqg-step": sqg_step,
-    "letkf": letkf_analysis,
-    "local-score": local_score_analysis,
-    "ensf": ensf_analysis,
-    "cycle": whole_cycle,
+VIT = ("vit-train", "vit-forecast")
+SIZES = {
+    "width": "width of a token",
+    "layers": "blocks",
+    "heads": "heads of attention",
+    "patch": "points along a patch",
+    "batch": "samples of a step",
+    "unroll": "blocks to an iteration of the loop over them",
 }
 
 
-def peer_of(name: str, case: Case, folder: Path) -> tuple[Callable, float] | None:
-    """The same work by the NumPy package `sqgturb` in `folder`, on two threads; None where it has no such part."""
-    sys.path.insert(0, str(folder))
-    try:
-        package = importlib.import_module("sqgturb")
-    except ImportError as error:
-        raise ValueError(f"--peer {folder}: holds no package sqgturb ({error}); give the folder above it") from None
-    ensemble, n = np.asarray(case.ensemble), case.model.N
-    if name == "sqg-step":
-        settings = {"dt": case.model.dt, "diff_efold": case.model.diff_efold, "U": case.model.U, "threads": 2}
-        model = package.SQG(ensemble[0], precision="single", **settings)
-        model.timesteps = case.steps
-        return lambda: [model.advance(member) for member in ensemble[:4]], 4 * case.steps
-    if name == "letkf":
-        x = np.arange(n) * case.model.L / n
-        xs, ys = np.meshgrid(x, x)
-        side = case.model.L
-        distances = (package.cartdist(a, b, xs, ys, side, side) for a, b in zip(xs.ravel(), ys.ravel(), strict=True))
-        taper = np.array([package.gaspcohn(d.ravel() / 2e6) for d in distances])
-        vertical = float(package.gaspcohn(np.array(0.5)))
-        values = np.asarray(case.observation.values, float).reshape(2, -1)
-        columns = ensemble.astype(float).reshape(case.members, 2, -1)
-        observed = case.model.kelvin * columns
-        return lambda: package.enkf_update(columns.copy(), observed, values, np.ones(n * n), taper, vertical), 1
-    return None
+def vit_of(given: argparse.Namespace) -> tuple[ViTConfig, int]:
+    """The transformer and the batch that the flags ask for."""
+    base, batch = ViTConfig(image_size=given.N, embed_dim=256, depth=6), 8
+    if given.config:
+        training = configuration.read(given.config, {}, surrogate.SurrogateConfig)
+        base, batch = training.vit, training.data.batch
+    names = {"width": "embed_dim", "layers": "depth", "heads": "num_heads", "patch": "patch_size"}
+    names |= {"compute": "compute", "remat": "remat", "unroll": "unroll"}
+    asked = {field: getattr(given, flag) for flag, field in names.items() if getattr(given, flag) is not None}
+    return dataclasses.replace(base, **asked), given.batch or batch
 
 
-def timed(runs: dict[str, tuple[Callable, float]], repeats: int) -> dict[str, list[float]]:
-    """Seconds a unit of each run, in turn, `repeats` times after one warm-up."""
-    seconds = {name: [] for name in runs}
-    for count in range(repeats + 1):
-        for name, (call, units) in runs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            if count:
-                seconds[name].append((time.perf_counter() - began) / units)
-    return seconds
+def vit_runs(name: str, given: argparse.Namespace) -> dict[str, Run]:
+    """A training step, or a forecast of all members, and the product that it is measured against."""
+    config, batch = vit_of(given)
+    run = vit.train_step(config, batch) if name == "vit-train" else vit.forecast(config, given.members)
+    return {"jaxda": run, "product": vit.product(str(config.dtype or given.dtype))}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+def tables_of_sizes(given: argparse.Namespace) -> list[Table]:
+    """What --search and --heatmap ask for."""
+    (config, batch), tables = vit_of(given), []
+    shown = lambda rate: "does not fit" if rate is None else f"{rate / 1e12:.4g}"
+    if given.search:
+        tables.append(Table("remat", "batch", "TFLOP/s", title="training steps"))
+        for remat, some, rate in vit.search(config, given.search, given.repeats):
+            tables[-1].add_row(remat, str(some), shown(rate))
+    if given.heatmap:
+        sizes = (given.widths, given.heads_list, given.ratios)
+        found = {tuple(size): rate for *size, rate in vit.grid(config, batch, *sizes, given.repeats)}
+        plots.rates(given.heatmap, found, f"{config.depth} layers, batch {batch}, {report.versions()['device']}")
+        tables.append(Table("MLP ratio", "heads", "width", "TFLOP/s", title="training steps"))
+        for (ratio, heads, width), rate in found.items():
+            tables[-1].add_row(f"{ratio:g}", str(heads), str(width), shown(rate))
+    return tables
+
+
+def numbers(text: str) -> list[int]:
+    """A converter for argparse: whole numbers, with commas between."""
+    return [at_least(1)(part) for part in text.split(",")]
+
+
+def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
+    """The flags, checked.
+
+    Raises:
+        ValueError: flags that cannot be.
+    """
     parser = Parser("bench.py", __doc__)
-    parser.add_argument("names", nargs="+", choices=list(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
+    names = [*CYCLE, *VIT]
+    parser.add_argument("names", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--N", type=int, default=64, help="grid points along each side [1]")
     parser.add_argument("--members", type=at_least(2), default=20, help="ensemble size [1]")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="floating-point type")
@@ -149,35 +106,76 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=at_least(1), default=7, help="timed runs [1]")
     parser.add_argument("--peer", type=Path, help="folder that holds the public package sqgturb")
     parser.add_argument("--json", type=Path, help="file to write")
+    own = parser.add_argument_group("vit-train, vit-forecast")
+    own.add_argument("--config", type=Path, help="training file whose transformer and batch are taken")
+    for name, what in SIZES.items():
+        own.add_argument(f"--{name}", type=at_least(1), help=f"{what} [1]")
+    own.add_argument("--compute", choices=("as-parameters", "float32", "bfloat16"), help="type of the products")
+    own.add_argument("--remat", choices=vit.REMATS, help="what the backward pass computes anew")
+    own.add_argument("--compiled", action="store_true", help="also count the operations in the compiled step")
+    own.add_argument("--search", type=numbers, metavar="B,...", help="batches to try with every --remat [1]")
+    own.add_argument("--heatmap", type=Path, metavar="FILE.png", help="figure of TFLOP/s over the next three")
+    own.add_argument("--widths", type=numbers, default=[512, 1024, 2048], help="widths [1]")
+    own.add_argument("--heads-list", type=numbers, default=[4, 8, 16], help="numbers of heads [1]")
+    own.add_argument("--ratios", type=numbers, default=[2, 4, 8], help="widths of the MLP over the token's [1]")
+    given = parser.parse_args(arguments)
+    for flag in ("json", "heatmap"):
+        path = getattr(given, flag)
+        if path and not path.absolute().parent.is_dir():
+            raise ValueError(f"--{flag} {path}: its folder does not exist; make it first")
+    if given.heatmap and given.heatmap.suffix not in plots.FORMATS:
+        raise ValueError(f"--heatmap {given.heatmap}: ends in none of {', '.join(plots.FORMATS)}; use one")
+    asked = [flag for flag in ("search", "heatmap", "compiled") if getattr(given, flag)]
+    if asked and "vit-train" not in given.names:
+        raise ValueError(f"--{asked[0]}: is of vit-train, which is not among the names; add it")
+    if given.config:
+        given.N = vit_of(given)[0].image_size
+    if given.heatmap:
+        (config, _), sizes = vit_of(given), itertools.product(given.widths, given.heads_list)
+        for width, heads in sizes:
+            dataclasses.replace(config, embed_dim=width, num_heads=heads)
+    return given
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
     try:
-        given = parser.parse_args(arguments)
-        if given.json and not given.json.absolute().parent.is_dir():
-            raise ValueError(f"--json {given.json}: its folder does not exist; make it first")
+        given = arguments_of(arguments)
         launch.start(given.dtype)
-        case = Case(given.N, given.members, given.dtype, given.integrator)
-        results = {}
+        case = Case(given.N, given.members, given.dtype, given.integrator) if set(given.names) & set(CYCLE) else None
+        results, works = {}, {}
         for name in given.names:
-            runs = {"jaxda": BENCHMARKS[name](case)}
-            if given.peer and (peer := peer_of(name, case, given.peer)):
+            runs = vit_runs(name, given) if name in VIT else {"jaxda": CYCLE[name](case)}
+            if given.peer and name not in VIT and (peer := peer_of(name, case, given.peer)):
                 runs["peer"] = peer
+            works[name] = {code: run.work for code, run in runs.items()}
             results[name] = timed(runs, given.repeats)
+        tables = tables_of_sizes(given)
     except ValueError as error:
         text = one_line(error) if isinstance(error, ValidationError) else error
         print(f"bench.py: {text}", file=sys.stderr)
         return 2
     table = Table(title=f"N = {given.N}, {given.members} members, {given.dtype}, {report.versions()['device']}")
-    for column in ("benchmark", "code", "median [ms]", "min [ms]", "max [ms]", "peer / jaxda"):
+    for column in ("benchmark", "code", "median [ms]", "min [ms]", "max [ms]", "peer / jaxda", "GFLOP/s", "of product"):
         table.add_column(column, justify="left" if column in ("benchmark", "code") else "right")
     for name, seconds in results.items():
+        medians = {code: statistics.median(values) for code, values in seconds.items()}
+        rates = {code: work / medians[code] for code, work in works[name].items() if work}
         for code, values in seconds.items():
-            ratio = statistics.median(values) / statistics.median(seconds["jaxda"]) if code == "peer" else None
-            numbers = (statistics.median(values), min(values), max(values))
-            shown = f"{ratio:.2f}" if ratio else ""
-            table.add_row(name, code, *(f"{1e3 * number:.3f}" for number in numbers), shown)
-    report.print_lines([table])
+            times = (f"{1e3 * number:.3f}" for number in (medians[code], min(values), max(values)))
+            ratio = f"{medians[code] / medians['jaxda']:.2f}" if code == "peer" else ""
+            rate = f"{rates[code] / 1e9:.4g}" if code in rates else ""
+            share = f"{rates[code] / rates['product']:.2f}" if code == "jaxda" and rates else ""
+            table.add_row(name, code, *times, ratio, rate, share)
+    report.print_lines([table, *tables])
+    content = {"seconds": results, "work": works, "settings": vars(given)} | report.versions()
+    if given.compiled:
+        counted, (config, batch) = vit.compiled_work(*vit_of(given)), vit_of(given)
+        content["compiled"] = counted
+        print(f"a training step: {flops.of_step(config, batch) / 1e9:.4g} GFLOP as 6 x parameters x tokens, ", end="")
+        print(f"{counted / 1e9:.4g} in the compiled program" if counted else "the compiler does not say")
     if given.json:
-        content = {"seconds": results, "settings": vars(given) | {"json": None, "peer": None}} | report.versions()
-        given.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
     return 0
 
 

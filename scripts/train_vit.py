@@ -1,8 +1,10 @@
 """Train a surrogate: python scripts/train_vit.py CONFIG [--out DIR] [--any.field value ...].
 
-Reads a TOML file, makes or reads the series of states, trains the vision transformer, and writes DIR/config.toml,
-DIR/log.csv (a row for each validation: RMSE in K, persistence and anomaly correlation by lead) and DIR/checkpoints, the
-best and the last. The same command goes on from the last checkpoint, bit for bit.
+Reads a TOML file, makes or reads the series of states (or none: series.source = "simulator"), trains the vision
+transformer, and writes DIR/config.toml, DIR/log.csv (a row for each validation: RMSE in K, persistence and anomaly
+correlation by lead, samples/s, TFLOP/s of 6 x parameters x tokens, and their share of this device's matrix products),
+DIR/events for TensorBoard and DIR/checkpoints, the best and the last. The same command goes on from the last
+checkpoint, bit for bit.
 
 Exit status: 0; 2 for bad input or a loss that is not finite, said in one line.
 """
@@ -29,14 +31,19 @@ def help_text() -> str:
 
 def run(config: surrogate.SurrogateConfig, out: Path) -> None:
     """Train and say what came of it."""
-    days = config.series.days + config.series.spinup_days if config.series.file is None else 1.0
+    days = surrogate.series_days(config) + config.series.spinup_days if config.series.file is None else 1.0
     with bar("series", days, "days") as advance:
         series = surrogate.make_series(config, advance)
-    out.mkdir(parents=True, exist_ok=True)
-    configuration.write(out / "config.toml", config)
     print(f"{vit.count_parameters(config.vit):,} parameters, {series.count} states every {series.interval_hours:g} h")
     with bar("training", config.train.steps, "steps") as advance:
-        best = surrogate.train(config, series, out, lambda step, loss: advance(1, f"loss {loss:.4f}"))
+        done = 0
+
+        def report(step: int, text: str) -> None:
+            nonlocal done
+            advance(max(step - done, 0), text)
+            done = max(step, done)
+
+        best = surrogate.train(config, series, out, report)
     hours = config.data.lead_hours[0]
     print(f"best at step {best['step']}: RMSE {best['rmse_1']:.3f} K after {hours:g} h", end="")
     print(f" (persistence {best['persistence_1']:.3f} K)" if "persistence_1" in best else "")

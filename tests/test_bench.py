@@ -9,6 +9,9 @@ from pathlib import Path
 import calling
 import pytest
 
+from jaxda.models import vit
+from jaxda.output import plots
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench.py"
 SMALL = ("--N", "16", "--members", "4", "--repeats", "2")
 
@@ -76,6 +79,40 @@ def test_medians_of_all_parts_and_of_the_peers(tmp_path, monkeypatch):
     assert "N = 16, 4 members, float32" in out
 
 
+TINY = ("--N", "16", "--width", "16", "--layers", "1", "--heads", "2", "--batch", "2", "--repeats", "2")
+
+
+def test_rates_of_a_transformer_beside_a_product(tmp_path):
+    status, out, error = run("vit-train", "vit-forecast", *TINY, "--members", "3", "--json", tmp_path / "a.json")
+    assert status == 0, error
+    found = json.loads((tmp_path / "a.json").read_text())
+    config = vit.ViTConfig(image_size=16, embed_dim=16, depth=1, num_heads=2)
+    work = 6 * vit.count_parameters(config) * 16
+    assert found["work"]["vit-train"]["jaxda"] == 2 * work
+    assert found["work"]["vit-forecast"]["jaxda"] == pytest.approx(work)  # three members, a third of the work
+    medians = {code: statistics.median(values) for code, values in found["seconds"]["vit-train"].items()}
+    rates = {code: found["work"]["vit-train"][code] / seconds for code, seconds in medians.items()}
+    row = next(line for line in out.splitlines() if " vit-train " in line and " jaxda " in line)
+    assert f"{rates['jaxda'] / 1e9:.4g}" in row
+    assert f"{rates['jaxda'] / rates['product']:.2f}" in row
+
+
+@pytest.mark.slow
+def test_the_search_and_the_heatmap(tmp_path):
+    words = ["--search", "1,2", "--heatmap", tmp_path / "a.png", "--widths", "16,32", "--heads-list", "2"]
+    status, out, error = run("vit-train", *TINY, *words, "--ratios", "2", "--compiled")
+    assert status == 0, error
+    assert all(f"\u2502 {remat} " in out for remat in ("none", "dots", "block"))
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert "GFLOP as 6 x parameters x tokens" in out
+
+
+def test_a_heatmap_is_drawn_with_what_does_not_fit(tmp_path):
+    found = {(r, h, w): None if w == 64 else 1e12 * w for r in (2, 4) for h in (1, 2) for w in (32, 64)}
+    plots.rates(tmp_path / "a.png", found, "title")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
 BAD = [
     ([], ["NAME"]),
     (["speed"], ["speed", "sqg-step"]),
@@ -87,6 +124,13 @@ BAD = [
     (["letkf", "--dtype", "float16"], ["float16"]),
     (["letkf", *SMALL, "--peer", "nowhere"], ["--peer nowhere: holds no package sqgturb"]),
     (["letkf", *SMALL, "--json", "nowhere/a.json"], ["nowhere/a.json"]),
+    (["vit-train", "--patch", "7"], ["image_size = 64 is not a multiple of patch_size = 7"]),
+    (["vit-train", "--width", "many"], ["--width", "many"]),
+    (["vit-train", "--config", "none.toml"], ["none.toml: no such file"]),
+    (["vit-train", "--search", "8,0"], ["--search", "0 is not a whole number from 1 on"]),
+    (["vit-train", "--heatmap", "a.txt"], ["--heatmap a.txt: ends in none of .png"]),
+    (["vit-train", "--heatmap", "a.png", "--heads-list", "3"], ["embed_dim = 512 is not a multiple of num_heads = 3"]),
+    (["letkf", "--search", "8"], ["--search: is of vit-train"]),
 ]
 
 

@@ -152,6 +152,17 @@ def test_a_training_goes_on_from_it_with_statistics_of_its_series(files):
         assert checkpoints.last == checkpoints.best == 2
 
 
+def test_a_training_on_the_simulator_goes_on_from_it(files):
+    words = ("--series.source", "simulator", "--series.pool", "4", "--series.spinup_days", "2")
+    status, _, error = convert(files, *words)
+    assert status == 0, error
+    given = files / "run" / "config.toml"
+    status, _, error = calling.call(calling.script("train_vit"), given, "--out", files / "run")
+    assert status == 0, error
+    with Checkpoints(files / "run" / "checkpoints", create=False) as checkpoints:
+        assert checkpoints.last == 2
+
+
 def test_another_grid_interpolates_positions(files):
     status, out, error = convert(files, "--model.N", "32", "--vit.image_size", "32")
     assert status == 0, error

@@ -21,11 +21,13 @@ FLOORS = {
     "output": 4,
     "config": 5,
     "nature": 5,
-    "surrogate": 5,
-    "forecast": 6,
-    "experiment": 7,
-    "tuning": 8,
-    "conversion": 7,
+    "sources": 5,
+    "surrogate": 6,
+    "forecast": 7,
+    "experiment": 8,
+    "tuning": 9,
+    "conversion": 8,
+    "benchmarks": 9,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 from pathlib import Path
 
 import calling
@@ -15,6 +16,7 @@ from jaxda.models import sqg
 from jaxda.output import netcdf
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
+from jaxda.training import flops, simulator
 from jaxda.training.dataset import Series
 
 pytestmark = pytest.mark.usefixtures("settings_of_jax")
@@ -48,21 +50,60 @@ def test_a_run_killed_on_the_way_goes_on_bit_for_bit(tmp_path, series):
     with pytest.raises(KeyboardInterrupt):
         surrogate.train(tiny(), series, tmp_path / "cut", stop)
     assert final(tmp_path / "cut")[0] == 40
-    steps = []
-    surrogate.train(tiny(), series, tmp_path / "cut", lambda step, loss: steps.append(step))
+    said = []
+    surrogate.train(tiny(log_every=7), series, tmp_path / "cut", lambda step, text: said.append((step, text)))
+    steps = [step for step, _ in said]
+    assert re.fullmatch(r"loss 0\.\d{4}, \S+ samples/s, \S+ TFLOP/s, MFU \d+ %", said[-1][1])
     assert steps == list(range(41, 61))
+    assert [row["step"] for row in csv.DictReader((tmp_path / "cut" / "log.csv").open())] == ["20", "40", "60"]
     (number, expected, _), (last, found, _) = final(tmp_path / "whole"), final(tmp_path / "cut")
     assert number == last == 60
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
     # what a forecast needs is in it
     trained = surrogate.load(tmp_path / "cut", "last")
-    assert trained.config == tiny()
+    assert trained.config == tiny(log_every=7)
     np.testing.assert_allclose(trained.statistics.std, series.read(np.arange(280)).std((0, 2, 3)), rtol=0.2)
     states = series.read(np.arange(2))
     after = forecast.make_forecast(trained.config, trained.statistics)(trained.params, states, 3)
     assert after.shape == (3, *states.shape)
     assert np.isfinite(after).all()
+
+
+def simulated(**train):
+    own = tiny(steps=20, validate_every=10, accumulate=2, **train)
+    series = dataclasses.replace(own.series, source="simulator", pool=8, spinup_days=10.0)
+    return dataclasses.replace(own, series=series)
+
+
+def test_a_run_on_the_simulator_goes_on_bit_for_bit(tmp_path):
+    own = simulated()
+    held_out = surrogate.make_series(own)
+    assert held_out.count == round(0.15 * 60 * 6)
+    surrogate.train(own, held_out, tmp_path / "whole")
+
+    def stop(step, text):
+        if step == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        surrogate.train(own, held_out, tmp_path / "cut", stop)
+    said = []
+    surrogate.train(own, held_out, tmp_path / "cut", lambda *words: said.append(words))
+    assert [step for step, _ in said] == list(range(11, 21))  # no spin-up again
+    (number, expected, meta), (last, found, again) = final(tmp_path / "whole"), final(tmp_path / "cut")
+    assert number == last == 20
+    assert meta["statistics"] == again["statistics"]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    pools = [pool_of(tmp_path / name) for name in ("whole", "cut")]
+    np.testing.assert_array_equal(*(pool.states for pool in pools))
+    assert pools[0].number == pools[1].number == 40  # two batches a step
+
+
+def pool_of(out):
+    with Checkpoints(out / "checkpoints", create=False) as checkpoints:
+        return checkpoints.restore(checkpoints.last, simulator.empty(sqg.SQGConfig(N=16), 8), "data")
 
 
 def test_the_script_trains_and_says_how_well(tiny_training):
@@ -74,6 +115,13 @@ def test_the_script_trains_and_says_how_well(tiny_training):
     # three leads of four hours: persistence gets worse, and the residual model starts from it
     assert float(rows[0]["persistence_1"]) < float(rows[0]["persistence_3"])
     assert float(rows[-1]["rmse_1"]) < 1.1 * float(rows[-1]["persistence_1"])
+    # how fast: samples of four, and shares that belong together
+    for row in rows:
+        assert float(row["samples_per_second"]) > 0
+        assert float(row["tflops"]) / float(row["samples_per_second"]) == pytest.approx(
+            flops.of_step(tiny().vit, 1) / 1e12
+        )
+        assert float(row["tflops"]) * 1e12 / float(row["mfu"]) == pytest.approx(flops.product_rate("float32"))
     written = configuration.read(folder / "config.toml", {}, surrogate.SurrogateConfig)
     assert written.train.steps == 20
 
@@ -140,14 +188,21 @@ def test_a_nature_run_in_a_file_is_read_as_it_is_needed(tmp_path, series):
         ("--series.file none.nc", "no such file"),
         ("--train.warmup 60", "warmup = 60 is not under steps = 60"),
         ("--data.batch 4000", "batch = 4000 is more than the"),
+        ("--data.validation 0.0", "data.validation = 0: 0 states to validate on, under the 2 of one sample"),
+        ("--series.source tape", "series.source = tape"),
+        ("--series.source simulator --series.file a.nc", 'a.nc: source = "simulator" reads none; leave either out'),
+        ("--series.source simulator --data.batch 3", "pool = 64 is not a multiple of batch = 3; use 66"),
+        ("--series.source simulator --data.lead_hours [4.0,8.0]", "lead_hours = [4.0, 8.0]: the simulator makes one"),
+        ("--series.source simulator --data.lead_hours [5.0]", "not a multiple of the model's step"),
+        ("--series.source simulator --series.days 0.5", "0 states to validate on, under the 2 of one sample"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, words, said):
     status, _, error = calling.call(
         calling.script("train_vit"), str(TINY), "--out", str(tmp_path / "run"), "--series.spinup_days", "1.0",
-        *words.split(" ", 1),
+        *words.split(" "),
     )  # fmt: skip
     assert status == 2
     assert said in error
     assert error.strip().splitlines()[-1].startswith("train_vit.py: ")
-    assert not (tmp_path / "run" / "log.csv").exists()
+    assert not (tmp_path / "run").exists()

@@ -67,6 +67,18 @@ HALVINGS = 12
 OUTLIER, SD_OF_MEDIAN = 3.0, 1.4826
 
 
+def axis_waves(size: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of mean square 1 along a periodic axis, `(size, J)`, up to wavenumber `last`; those, `(J,)`."""
+    numbers = np.arange(1, min(last, (size - 1) // 2) + 1)
+    angle = 2 * np.pi * np.outer(np.arange(size), numbers) / size
+    parts = [np.ones((size, 1)), np.sqrt(2) * np.cos(angle), np.sqrt(2) * np.sin(angle)]
+    wavenumbers = [[0.0], numbers, numbers]
+    if size % 2 == 0 and last >= size // 2:
+        parts.append(np.cos(np.pi * np.arange(size))[:, None])
+        wavenumbers.append([size / 2])
+    return np.concatenate(parts, 1), np.concatenate(wavenumbers)
+
+
 def waves(columns: tuple[int, ...], highest: float) -> tuple[list[np.ndarray], np.ndarray]:
     """Real waves of mean square 1 of wavenumber up to `highest` on the longest axis, as products over the axes.
 
@@ -74,15 +86,12 @@ def waves(columns: tuple[int, ...], highest: float) -> tuple[list[np.ndarray], n
         For each axis its cosines and sines `(size, J)`, column j those of wave j; and each wave's length class `(J,)`,
         the wavenumber rounded.
     """
-    longest, axes = max(columns), []
-    for size in columns:
-        numbers = np.arange(int(min(highest * size / longest, (size - 1) // 2)) + 1)
-        angle = 2 * np.pi * np.outer(np.arange(size), numbers) / size
-        sines = np.sqrt(2) * np.sin(angle[:, 1:])
-        basis = np.concatenate([np.ones((size, 1)), np.sqrt(2) * np.cos(angle[:, 1:]), sines], 1)
-        axes.append((basis, np.concatenate([numbers, numbers[1:]]) * longest / size))
+    longest = max(columns)
+    axes = [axis_waves(size, int(highest * size / longest)) for size in columns]
     choice = np.stack([part.ravel() for part in np.meshgrid(*[np.arange(len(k)) for _, k in axes], indexing="ij")])
-    wavenumber = np.sqrt(sum(k[pick] ** 2 for (_, k), pick in zip(axes, choice, strict=True)))
+    wavenumber = np.sqrt(
+        sum((k[pick] * longest / size) ** 2 for (_, k), pick, size in zip(axes, choice, columns, strict=True))
+    )
     kept = wavenumber <= highest
     factors = [basis[:, pick[kept]] for (basis, _), pick in zip(axes, choice, strict=True)]
     return factors, np.rint(wavenumber[kept]).astype(int)
@@ -152,17 +161,26 @@ def of_waves(geometry: Geometry, operator: Operator, highest: float, dtype) -> B
 
 
 def of_bands(geometry: Geometry, operator: Operator, mean: Array) -> Basis:
-    """The mean's own parts in bands of wavenumber, from an eighth of the grid points along the longest axis on."""
+    """The mean's own parts in bands of wavenumber, from an eighth of the grid points along the longest axis on.
+
+    By matrix products: Fourier transforms here, in a filter on two CPU devices, end in an error of XLA's about the
+    layout of their operand (jaxlib 0.10.2).
+    """
     columns, longest = geometry.columns, max(geometry.columns)
-    axes = tuple(range(1, len(columns) + 1))
-    numbers = np.meshgrid(*[np.fft.fftfreq(size) * longest for size in columns], indexing="ij")
-    number = np.floor(np.sqrt(sum(k**2 for k in numbers)) * BANDS / longest).astype(int)
-    spectrum = jnp.fft.fftn(mean.reshape(geometry.levels, *columns), axes=axes)
-    kept = range(BANDS // 8, BANDS // 2 + 1)
-    in_band = lambda band: (number >= band) if band == kept[-1] else (number == band)
-    parts = jnp.stack([jnp.fft.ifftn(jnp.where(in_band(band), spectrum, 0.0), axes=axes).real for band in kept])
-    size = jnp.sqrt((parts**2).mean(tuple(axis + 1 for axis in axes), keepdims=True))
-    parts = jnp.where(size > 0, parts / jnp.where(size > 0, size, 1.0), 0.0).astype(mean.dtype)
+    bases, numbers = zip(*(axis_waves(size, size // 2) for size in columns), strict=True)
+    bases = [jnp.asarray(basis, mean.dtype) for basis in bases]
+    grid, waves_of = "yx"[: len(columns)], "jk"[: len(columns)]
+    between = ",".join(map("".join, zip(grid, waves_of, strict=True)))
+    squares = np.meshgrid(*[(k * longest / n) ** 2 for k, n in zip(numbers, columns, strict=True)], indexing="ij")
+    number = np.floor(np.sqrt(sum(squares)) * BANDS / longest).astype(int)
+    kept = np.arange(BANDS // 8, BANDS // 2 + 1).reshape(-1, *[1] * len(columns))
+    in_band = jnp.asarray(np.minimum(number, kept[-1]) == kept, mean.dtype)
+    on_grid = mean.reshape(geometry.levels, *columns)
+    amplitude = jnp.einsum(f"l{grid},{between}->l{waves_of}", on_grid, *bases, optimize=True) / math.prod(columns)
+    parts = jnp.einsum(f"bl{waves_of},{between}->bl{grid}", in_band[:, None] * amplitude, *bases, optimize=True)
+    axes = tuple(range(2, parts.ndim))
+    size = jnp.sqrt((parts**2).mean(axes, keepdims=True))
+    parts = jnp.where(size > 0, parts / jnp.where(size > 0, size, 1.0), 0.0)
 
     def field(a):
         return jnp.einsum("lj,jl...->l...", a, parts).reshape(geometry.shape)

@@ -70,6 +70,7 @@ class ViTConfig:
     remat: Literal["none", "block", "dots"] = described(
         "none", "what the backward pass computes anew: nothing, whole blocks, or all but matrix products"
     )
+    unroll: Count = described(1, "blocks that the compiled program has one after another; the others are a loop [1]")
 
     @model_validator(mode="after")
     def _check(self):
@@ -129,7 +130,7 @@ def _gelu(x: Array) -> Array:
 
 def _dropped(key: Array | None, rate, x: Array, shape: tuple[int, ...]) -> Array:
     """x with entries of a mask of this shape (which broadcasts) dropped at a rate, the others scaled up."""
-    if key is None:
+    if key is None or (isinstance(rate, float) and rate == 0.0):  # a mask of ones takes its random numbers all the same
         return x
     kept = jax.random.bernoulli(key, 1.0 - rate, shape)
     return jnp.where(kept, x / jnp.maximum(1.0 - rate, 1e-6).astype(x.dtype), jnp.zeros((), x.dtype))
@@ -327,6 +328,6 @@ def apply(config: ViTConfig, params: Params, x: Array, lead_time: Array, *, key:
         block = jax.checkpoint(block, policy=policies[config.remat], prevent_cse=False)
     rates = jnp.linspace(0.0, config.drop_path, config.depth)
     keys = None if key is None else jax.random.split(key_blocks, config.depth)
-    tokens, _ = jax.lax.scan(block, tokens, (params["blocks"], rates, keys))
+    tokens, _ = jax.lax.scan(block, tokens, (params["blocks"], rates, keys), unroll=config.unroll)
     out = trunk.decode(tokens).astype(x.dtype)
     return x + out if config.residual else out

@@ -41,7 +41,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=kept, best_fn=error, best_mode="min", create=create, enable_async_checkpointing=create
         )
-        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        arrays = ocp.StandardCheckpointHandler
+        handlers = {"state": arrays(), "data": arrays(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         if not create and self.last is None:
             self.close()
@@ -63,10 +64,14 @@ class Checkpoints:
         """Number of the one with the smallest error."""
         return self._manager.best_step()
 
-    def save(self, number: int, state: Any, meta: dict, error: float) -> None:
-        """Start saving; `error` decides which is the best. Waits only for a save before it that is not finished."""
-        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(number, args=parts, metrics={"error": float(error)})
+    def save(self, number: int, state: Any, meta: dict, error: float, data: Any = None) -> None:
+        """Start saving; `error` decides which is the best. Waits only for a save before it that is not finished.
+
+        `data` is where the training data stand, where that has arrays; whoever forecasts need not read it.
+        """
+        parts = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(meta)}
+        parts |= {} if data is None else {"data": ocp.args.StandardSave(data)}
+        self._manager.save(number, args=ocp.args.Composite(**parts), metrics={"error": float(error)})
 
     def wait(self) -> None:
         """Until what was saved is whole; raises what went wrong (a full disk) as OSError."""
@@ -77,18 +82,18 @@ class Checkpoints:
         parts = ocp.args.Composite(meta=ocp.args.JsonRestore())
         return self._read(number, parts)["meta"]
 
-    def restore(self, number: int, abstract: Any) -> Any:
-        """The state of a checkpoint, on the shardings of an abstract one (`jax.ShapeDtypeStruct` leaves).
+    def restore(self, number: int, abstract: Any, part: str = "state") -> Any:
+        """The state of a checkpoint, or its data, on the shardings of an abstract one (`jax.ShapeDtypeStruct` leaves).
 
         Raises:
             FileError: arrays that are missing, left over or of another shape, or files that cannot be read.
         """
-        self._require_shapes(number, abstract)
-        return self._read(number, ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+        self._require_shapes(number, abstract, part)
+        return self._read(number, ocp.args.Composite(**{part: ocp.args.StandardRestore(abstract)}))[part]
 
     def restore_part(self, number: int, abstract: dict) -> dict:
         """Some fields of a state, `{name: abstract}`, as `restore`; the others are not read."""
-        self._require_shapes(number, abstract, part=True)
+        self._require_shapes(number, abstract, "state", abstract)
         wanted = ocp.checkpoint_utils.construct_restore_args(abstract)
         parts = ocp.args.PyTreeRestore(item=abstract, restore_args=wanted, partial_restore=True)
         with self._errors_of(number), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
@@ -112,15 +117,16 @@ class Checkpoints:
         with self._errors_of(number):
             return self._manager.restore(number, args=parts)
 
-    def _require_shapes(self, number: int, abstract: Any, part: bool = False) -> None:
+    def _require_shapes(self, number: int, abstract: Any, part: str, fields: Any = None) -> None:
+        """Whether the arrays are those of `abstract`; `fields`: of these fields of the state alone."""
         place = self.folder / str(number)
         with self._errors_of(number):
-            found = self._manager.item_metadata(number)["state"]
+            found = self._manager.item_metadata(number)[part]
             found = getattr(found, "tree", found)
             names = lambda tree: {_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
             found, wanted = names(found), names(abstract)
-        if part:
-            found = {name: shape for name, shape in found.items() if name.split(".")[0] in abstract}
+        if fields is not None:
+            found = {name: shape for name, shape in found.items() if name.split(".")[0] in fields}
         for name in sorted(found.keys() | wanted.keys()):
             if found.get(name) != wanted.get(name):
                 has = f"has shape {found[name]}" if name in found else "is missing"

@@ -187,6 +187,36 @@ def trials(path: str | Path, done: Sequence, unit: str, title: str = "") -> None
     figure.savefig(path, dpi=150)
 
 
+def rates(path: str | Path, found: Mapping, title: str = "") -> None:
+    """TFLOP/s over width and heads, a panel for each MLP ratio.
+
+    Args:
+        path: figure to write.
+        found: (MLP ratio, heads, width) -> rate [FLOP/s], or None where it did not fit in memory.
+    """
+    ratios, heads, widths = (sorted({key[i] for key in found}) for i in range(3))
+    values = np.array([[[found[r, h, w] or np.nan for w in widths] for h in heads] for r in ratios], float) / 1e12
+    figure = Figure(
+        figsize=(max(1.2 + 0.9 * len(widths) * len(ratios), 4.8), 1.4 + 0.6 * len(heads)), layout="constrained"
+    )
+    panels = figure.subplots(1, len(ratios), squeeze=False, sharey=True).ravel()
+    low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
+    for axes, ratio, panel in zip(panels, ratios, values, strict=True):
+        image = axes.imshow(panel, vmin=low, vmax=high, origin="lower", aspect="auto", cmap="cividis")
+        axes.set_xticks(range(len(widths)), [str(width) for width in widths])
+        axes.set_yticks(range(len(heads)), [str(head) for head in heads])
+        axes.set(title=f"MLP ratio {ratio:g}", xlabel="width of a token")
+        for (y, x), value in np.ndenumerate(panel):
+            dark = np.isfinite(value) and value < 0.5 * (low + high)
+            text = f"{value:.3g}" if np.isfinite(value) else "-"
+            axes.text(x, y, text, ha="center", va="center", color="white" if dark else "black", fontsize="small")
+    panels[0].set_ylabel("heads")
+    figure.colorbar(image, ax=panels, label="TFLOP/s")
+    if title:
+        figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=150)
+
+
 def of_run(folder: Path, config, records: Mapping, hours: np.ndarray, truth: np.ndarray, means: Mapping) -> None:
     """All figures of a twin experiment: `rmse.png` and a `snapshot` of its last cycle, one a boundary.
 

@@ -1,8 +1,7 @@
 """Training samples from a series of states: pairs (state, lead time, states after each lead), normalised.
 
 A series is anything that returns states by number, `read(numbers) -> (n, V, N, N)`, with the hours between them: a
-NetCDF nature run too large for memory, an array, or nothing at all for `simulated`, where the model itself makes the
-states as they are needed.
+NetCDF nature run too large for memory, or an array. (`simulator.py` needs none: there the model makes the states.)
 
 * **Split by time.** Turbulence forgets slowly, so states of one hour are nearly those of the next: training, validation
   and test are three stretches of the series with a gap of decorrelation time between them.
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from pydantic import Field
@@ -208,51 +206,6 @@ def _read(series: Series, numbers: np.ndarray) -> np.ndarray:
     """States of numbers `(B, k)`, each read once and in order, as files like it."""
     unique, where = np.unique(numbers, return_inverse=True)
     return series.read(unique)[where.reshape(numbers.shape)]
-
-
-def simulated(
-    key: Array, advance: Callable[[Array], Array], pool: Array, config: DataConfig, normalisation: Statistics
-) -> tuple[Callable, tuple]:
-    """Batches made by the model on the device, without files: `(next_batch, carry)`.
-
-    Args:
-        advance: a state `(V, N, N)` -> the state one lead later.
-        pool: developed states `(P, V, N, N)`, P at least the batch; they walk on with each batch.
-
-    Returns:
-        A jit-friendly function (carry) -> (carry, Batch), and its first carry. Each batch takes the `batch` states
-        of the pool that waited longest, so that neighbours in the sequence are P/batch leads apart.
-
-    Raises:
-        ValueError: several lead times, or a pool smaller than a batch or not a multiple of it.
-    """
-    if len(config.lead_hours) > 1:
-        raise ValueError(f"lead_hours = {config.lead_hours}: the simulator makes one; give one")
-    if len(pool) % config.batch:
-        raise ValueError(f"pool = {len(pool)} is not a multiple of batch = {config.batch}; use one that is")
-    days = config.lead_hours[0] / HOURS_PER_DAY
-    turns = len(pool) // config.batch
-
-    def next_batch(carry):
-        pool, number = carry
-        first = (number % turns) * config.batch
-        state = jax.lax.dynamic_slice_in_dim(pool, first, config.batch)
-
-        def on(state, _):
-            after = jax.lax.map(advance, state)
-            return after, after
-
-        last, after = jax.lax.scan(on, state, length=config.roll_out)
-        pool = jax.lax.dynamic_update_slice_in_dim(pool, last, first, 0)
-        states = jnp.concatenate([state[:, None], jnp.moveaxis(after, 0, 1)], 1)
-        if config.shift:
-            shifts = jax.random.randint(jax.random.fold_in(key, number), (config.batch,), 0, states.shape[-1])
-            states = jax.vmap(lambda one, shift: jnp.roll(one, shift, -1))(states, shifts)
-        states = normalisation.normalise(states)
-        batch = Batch(states[:, 0], jnp.full(config.batch, days, states.dtype), states[:, 1:])
-        return (pool, number + 1), batch
-
-    return next_batch, (pool, jnp.zeros((), jnp.int32))
 
 
 def prefetched(batches: Iterable, ahead: int = 2) -> Iterator:

@@ -38,6 +38,7 @@ class TrainConfig:
     ema: Fraction = described(0.999, "weight of the old in the moving average of the weights [1]")
     spectral_weight: NonNegative = described(0.0, "of the spectral loss [1]")
     validate_every: Count = described(200, "steps between validations and checkpoints [1]")
+    log_every: Count = described(10, "steps between points of the loss in TensorBoard [1]")
     validation_leads: Count = described(4, "leads of the roll-outs that are validated [1]")
     validation_batches: Count = described(8, "batches of them [1]")
     patience: Count | None = described(None, "validations without a better one after which to stop; none: never [1]")

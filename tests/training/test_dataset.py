@@ -6,14 +6,13 @@ import time
 from itertools import chain, islice, pairwise
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxda.training import dataset
-from jaxda.training.dataset import Batch, DataConfig, Series, Statistics
+from jaxda.training.dataset import DataConfig, Series, Statistics
 
 KEY = jax.random.key(3)
 NONE = Statistics(np.zeros(2), np.ones(2))
@@ -150,31 +149,6 @@ def test_batches_that_do_not_fit_are_refused():
         dataset.steps_per_epoch(numbered(), CONFIG, range(10))
     with pytest.raises(ValueError, match="does not divide over 3 processes"):
         dataset.batch_at(KEY, numbered(), CONFIG, range(100), NONE, 0, 0, 3)
-
-
-def test_the_simulator_makes_what_the_model_makes():
-    pool = jnp.arange(4.0)[:, None, None, None] * jnp.ones((4, 2, 4, 4)) + jnp.arange(4) / 100
-    config = dataclasses.replace(CONFIG, batch=2)
-    step, carry = dataset.simulated(KEY, lambda x: x + 10.0, pool, config, NONE)
-    step = jax.jit(step)
-    for first in ([0, 1], [2, 3], [20, 21]):  # the first come back after the pool's turn, two leads older
-        carry, batch = step(carry)
-        assert isinstance(batch, Batch)
-        np.testing.assert_allclose(batch.x[:, 0, 0, 0], first, atol=1e-5)
-        np.testing.assert_allclose(batch.y[:, :, 0, 0, 0], np.array(first)[:, None] + [10, 20], atol=1e-5)
-        np.testing.assert_allclose(batch.lead_time, 0.5)
-    moved = dataset.simulated(KEY, lambda x: x, pool, dataclasses.replace(config, shift=True), NONE)
-    carry, batch = moved[0](moved[1])
-    np.testing.assert_allclose(jnp.sort(batch.x), jnp.sort(pool[:2]))
-    np.testing.assert_array_equal(batch.x, batch.y[:, 0])
-
-
-@pytest.mark.parametrize(
-    ("given", "said"), [({"lead_hours": (3.0, 6.0)}, "makes one"), ({"batch": 3}, "not a multiple of batch = 3")]
-)
-def test_simulators_that_cannot_be_are_refused(given, said):
-    with pytest.raises(ValueError, match=said):
-        dataset.simulated(KEY, lambda x: x, jnp.zeros((4, 2, 4, 4)), dataclasses.replace(CONFIG, **given), NONE)
 
 
 def test_prefetching_keeps_order_and_errors_and_ends():
