@@ -12,7 +12,7 @@ import pytest
 
 from jaxda import config as configuration
 from jaxda import forecast, surrogate
-from jaxda.models import sqg
+from jaxda.models import sqg, vit
 from jaxda.output import netcdf
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
@@ -26,6 +26,16 @@ TINY = Path(__file__).parents[1] / "configs" / "vit_tiny.toml"
 def tiny(**train):
     own = configuration.read(TINY, {}, surrogate.SurrogateConfig)
     return dataclasses.replace(own, train=dataclasses.replace(own.train, **train))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("64", 157_789_216), ("128", 1_236_023_328), ("256", 2_450_913_312), ("coupled", 108_141_576)],
+)
+def test_the_published_configurations_have_the_published_parameters(name, count):
+    own = configuration.read(TINY.with_name(f"vit_{name}.toml"), {}, surrogate.SurrogateConfig)
+    assert vit.count_parameters(own.vit) == count
+    assert (12.0 / own.model.step_hours) == pytest.approx(round(12.0 / own.model.step_hours))
 
 
 @pytest.fixture(scope="module")
