@@ -112,21 +112,17 @@ def measured(amplitude: Array, of_members: Array, of_noise: Array, shell: np.nda
         shell: length class of each wave, `(J,)`.
         odds: prior probability of s > 0.
     """
-    share, lacking = [], []
-    classes = np.unique(shell)
-    for one in classes:
-        a, known, noise = (part[:, shell == one] for part in (amplitude, of_members, of_noise))
-        top = 2.0 * (a**2).mean()
-        s = top * jnp.concatenate([jnp.zeros(1, a.dtype), 0.5 ** jnp.arange(HALVINGS, dtype=a.dtype)])
-        total = s[:, None, None] + known + noise
-        prior = jnp.full(HALVINGS + 1, math.log(odds / HALVINGS), a.dtype).at[0].set(math.log1p(-odds))
-        weight = jax.nn.softmax(prior - 0.5 * (a**2 / total + jnp.log(total)).sum((1, 2)))
-        ratio = jnp.einsum("s,slj->lj", weight, s[:, None, None] / total)
-        share.append(ratio)
-        lacking.append(ratio * noise**2 / (known + noise))
-    order = np.argsort(np.concatenate([np.flatnonzero(shell == one) for one in classes]))
-    whole = lambda parts: jnp.concatenate(parts, 1)[:, order]
-    return whole(share) * amplitude, whole(lacking)
+    number, classes = np.unique(shell, return_inverse=True)
+    of_class = jnp.asarray(np.eye(len(number))[classes], amplitude.dtype)  # (J, C)
+    top = 2.0 * (amplitude**2).mean(0) @ of_class / of_class.sum(0)
+    halved = np.concatenate([[0.0], 0.5 ** np.arange(HALVINGS)])
+    s = jnp.asarray(halved, amplitude.dtype)[:, None] * top  # (S, C)
+    prior = np.array([math.log1p(-odds), *[math.log(odds / HALVINGS)] * HALVINGS])
+    total = s[:, None, classes] + of_members + of_noise  # (S, levels, J)
+    misfit = (amplitude**2 / total + jnp.log(total)).sum(1) @ of_class
+    weight = jax.nn.softmax(jnp.asarray(prior, amplitude.dtype)[:, None] - 0.5 * misfit, axis=0)
+    share = jnp.einsum("sj,sj,slj->lj", weight[:, classes], s[:, classes], 1.0 / total)
+    return share * amplitude, share * of_noise**2 / (of_members + of_noise)
 
 
 class Basis(NamedTuple):
