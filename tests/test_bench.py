@@ -45,6 +45,7 @@ def enkf_update(members, observed, values, variances, taper, vertical):
 """
 
 
+@pytest.mark.slow
 def test_medians_of_all_parts_and_of_the_peers(tmp_path, monkeypatch):
     (tmp_path / "sqgturb").mkdir()
     (tmp_path / "sqgturb" / "__init__.py").write_text(PEER)

@@ -86,6 +86,7 @@ def simulated(**train):
     return dataclasses.replace(own, series=series)
 
 
+@pytest.mark.slow
 def test_a_run_on_the_simulator_goes_on_bit_for_bit(tmp_path):
     own = simulated()
     held_out = surrogate.make_series(own)

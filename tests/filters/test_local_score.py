@@ -114,6 +114,7 @@ def test_a_forecast_that_surprises_is_widened_by_as_much(x64, shock):
         assert found == 0
 
 
+@pytest.mark.slow
 def test_a_shock_seen_through_arctan_is_followed():
     """Three times the spread, where Gauss-Newton would run away: arctan is flat there."""
     rng = np.random.default_rng(1)
