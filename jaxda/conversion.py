@@ -9,13 +9,12 @@ import zipfile
 from pathlib import Path
 
 import jax.numpy as jnp
-import netCDF4
 import numpy as np
 
 from jaxda import config as configuration
 from jaxda.models import vit_torch
 from jaxda.models.vit import Params
-from jaxda.output import torch_files
+from jaxda.output import netcdf, torch_files
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
 from jaxda.surrogate import SurrogateConfig, meta_of
@@ -24,6 +23,8 @@ from jaxda.training.dataset import HOURS_PER_DAY, Statistics
 
 #: the public code's pair of files, an array for each variable in both
 PAIR = ("normalize_mean.npz", "normalize_std.npz")
+#: what NumPy raises of damaged files, beside its zip reader's own
+NOT_READABLE = (OSError, ValueError, RuntimeError, LookupError, EOFError, AttributeError, TypeError, MemoryError)
 
 
 def require_new(out: Path) -> None:
@@ -129,16 +130,14 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz or NetCDF file."""
     if not path.is_file():
         raise FileError(f"{path}: no such file; give an .npz or NetCDF file, or a folder with {' and '.join(PAIR)}")
+    if path.suffix == ".nc":
+        with netcdf.opened(path) as nc:
+            nc.set_auto_mask(False)
+            # by name: a nature run given by mistake is not read as a whole
+            return {name: np.asarray(nc[name][...]) for name in ("mean", "std") if name in nc.variables}
     try:
-        if path.suffix == ".nc":
-            with netCDF4.Dataset(path) as file:
-                file.set_auto_mask(False)
-                # by name: a nature run given by mistake is not read as a whole
-                return {name: np.asarray(file[name][...]) for name in ("mean", "std") if name in file.variables}
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, RuntimeError, KeyError, EOFError, AttributeError, TypeError, MemoryError) as error:
+    except (*NOT_READABLE, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:120]
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:120]
-    raise FileError(f"{path}: not a readable .npz or NetCDF file ({reason}); give another")
+        raise FileError(f"{path}: not a readable .npz file ({reason}); give another") from None

@@ -115,7 +115,7 @@ def _of_zip(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as file:
             return _arrays(file, path.stat().st_size)
-    except (KeyError, IndexError, TypeError, OverflowError, NotImplementedError, struct.error) as error:
+    except (KeyError, IndexError, TypeError, OverflowError, struct.error) as error:
         raise ValueError(f"not a readable zip file ({error})") from None
 
 
