@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import jax
@@ -10,6 +11,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from jaxda.parallel import launch
+
+
+def pytest_configure(config):
+    """Most of the tests' time is compiling; unoptimised programs halve it. The slow tests compute more than that."""
+    if config.option.markexpr != "slow":
+        unoptimised = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = f"{unoptimised} {os.environ.get('XLA_FLAGS', '')}"
+
 
 launch.start()  # before the backend starts
 jax.config.update("jax_num_cpu_devices", 2)  # sharded tests run on every machine
