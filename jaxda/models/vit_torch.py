@@ -16,7 +16,7 @@ import numpy as np
 from jaxda.models.vit import Params, ViTConfig
 
 #: options that the public code does not have
-OPTIONS = ("overlap", "aggregation", "positions", "residual", "qk_norm")
+OPTIONS = ("overlap", "aggregation", "positions", "residual", "advection", "velocities", "qk_norm")
 #: groups of numbered layers: the field that says how many, and by how much the field is less
 _COUNTED = {"blocks": ("depth", 0), "head": ("decoder_depth", 1), "token_embeds": ("variables", 0)}
 #: fields that the shape of an array depends on, by a part of its name; the others have only embed_dim

@@ -45,10 +45,12 @@ def test_two_blocks_are_not_the_same_block():
     assert (made["blocks"]["qkv"]["kernel"][0] != made["blocks"]["qkv"]["kernel"][1]).any()
 
 
-@pytest.mark.parametrize("positions", ["rotary", "relative"])
-def test_on_the_torus_a_moved_state_is_moved(x64, assert_near, positions):
+@pytest.mark.parametrize(
+    ("positions", "more"), [("rotary", {}), ("relative", {}), ("relative", {"advection": True, "velocities": True})]
+)
+def test_on_the_torus_a_moved_state_is_moved(x64, assert_near, positions, more):
     """With no table of positions, attention that knows distances alone does not know where x = 0 is."""
-    own = config(positions=positions, **BETTER)
+    own = config(positions=positions, **BETTER, **more)
     params = jax.tree.map(jnp.float64, vit.init(KEY, own))
     params["trunk"]["positions"] = jnp.zeros_like(params["trunk"]["positions"])
     if positions == "relative":
@@ -86,8 +88,19 @@ def test_residual_adds_the_input():
     np.testing.assert_allclose(found, x + vit.apply(TINY, params, x, lead_time), rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_predicted_moves_the_input_and_changes_it(x64):
+    """Weights of zero but for the head's last biases: a displacement of 2 and -1 points and a change of 0.25."""
+    own = config(residual=True, advection=True)
+    params = jax.tree.map(lambda a: jnp.zeros(a.shape), vit.init(KEY, own))
+    fields = jnp.repeat(jnp.array([1.0, -0.5, 0.25]), 2)  # half patches of two points, for both variables
+    last = params["trunk"]["head"][own.decoder_depth]
+    last["bias"] = jnp.broadcast_to(fields, (own.patch_size**2, own.outputs)).reshape(-1)
+    x, lead_time = states()
+    np.testing.assert_allclose(vit.apply(own, params, x, lead_time), jnp.roll(x, (-1, 2), (-2, -1)) + 0.25, rtol=1e-6)
+
+
 def test_lead_time_and_every_array_matter():
-    own = config(positions="relative", qk_norm=True)
+    own = config(positions="relative", qk_norm=True, residual=True, advection=True, velocities=True)
     params, (x, lead_time) = vit.init(KEY, own), states()
     params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(KEY, a.shape), params)  # the query starts at zero
     loss = lambda params, lead_time: jnp.sum(vit.apply(own, params, x, lead_time) ** 2)

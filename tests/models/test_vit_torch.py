@@ -150,7 +150,9 @@ def test_other_architectures_are_refused(published, change, said):
         vit_torch.from_torch(TINY, weights)
 
 
-@pytest.mark.parametrize("given", [{"residual": True}, {"overlap": 2}, {"aggregation": "joint"}, {"qk_norm": True}])
+@pytest.mark.parametrize(
+    "given", [{"residual": True}, {"velocities": True}, {"overlap": 2}, {"aggregation": "joint"}, {"qk_norm": True}]
+)
 def test_options_that_the_public_code_lacks_are_refused(published, given):
     ((name, value),) = given.items()
     with pytest.raises(ValueError, match=rf"vit\.{name} = {value}: the public code has no such option; use "):
