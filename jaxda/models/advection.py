@@ -36,14 +36,16 @@ def induced_velocities(x: Array) -> tuple[Array, Array]:
 def moved(x: Array, along_x: Array, along_y: Array) -> Array:
     """Fields moved by displacements of the shape of x, in grid points: x at the places minus the displacements.
 
-    Cubic Lagrange interpolation along each axis over four points (Staniforth & Cote 1991, MWR 119, Sec. 2c): whole
-    displacements are exact, and so are cubic polynomials; waves shorter than eight points are damped.
+    Cubic splines (Unser 1999, IEEE Signal Processing Magazine 16(6), 22-38): coefficients c with x = b * c at the grid
+    points, b = (1, 4, 1)/6 along each axis, found by dividing spectra by (4 + 2 cos k)/6, are weighted by the B-splines
+    of the four points around each place. Whole displacements are exact. Half a grid point damps waves of four points
+    by 3 %, where cubic Lagrange interpolation over the same four damps them by 12 %.
     """
     n = x.shape[-1]
     places = jnp.arange(n, dtype=x.dtype)
-    rows, row_weights = _cubic(places[:, None] - along_y)
-    columns, column_weights = _cubic(places - along_x)
-    flat = x.reshape(*x.shape[:-2], n * n)
+    rows, row_weights = _spline(places[:, None] - along_y)
+    columns, column_weights = _spline(places - along_x)
+    flat = _coefficients(x).reshape(*x.shape[:-2], n * n)
     out = jnp.zeros_like(x)
     for row, row_weight in zip(rows, row_weights):
         at_row = jnp.zeros_like(x)
@@ -54,15 +56,19 @@ def moved(x: Array, along_x: Array, along_y: Array) -> Array:
     return out
 
 
-def _cubic(places: Array) -> tuple[list[Array], list[Array]]:
-    """The four grid points around places, and the weight of each."""
+def _coefficients(x: Array) -> Array:
+    """Of the cubic spline through fields on the periodic square."""
+    n = x.shape[-1]
+    symbol = lambda k: (4.0 + 2.0 * np.cos(2.0 * np.pi * k / n)) / 6.0
+    both = symbol(np.arange(n))[:, None] * symbol(np.arange(n // 2 + 1))
+    return jnp.fft.irfft2(jnp.fft.rfft2(x) / jnp.asarray(both, x.dtype), s=(n, n))
+
+
+def _spline(places: Array) -> tuple[list[Array], list[Array]]:
+    """The four grid points around places, and the cubic B-spline of each."""
     below = jnp.floor(places)
     f = places - below
-    weights = [
-        -f * (f - 1.0) * (f - 2.0) / 6.0,
-        (f + 1.0) * (f - 1.0) * (f - 2.0) / 2.0,
-        -(f + 1.0) * f * (f - 2.0) / 2.0,
-        (f + 1.0) * f * (f - 1.0) / 6.0,
-    ]
+    near = lambda t: 2.0 / 3.0 - t**2 * (1.0 - 0.5 * t)
+    far = lambda t: (1.0 - t) ** 3 / 6.0
     first = below.astype(jnp.int32)
-    return [first + offset for offset in (-1, 0, 1, 2)], weights
+    return [first + offset for offset in (-1, 0, 1, 2)], [far(f), near(f), near(1.0 - f), far(1.0 - f)]
