@@ -10,7 +10,7 @@ token; position and lead time are added; `depth` pre-norm blocks
 with dropout and stochastic depth rising linearly to `drop_path` at the last block (Huang et al. 2016); a norm; a head
 of `decoder_depth` layers with GELU between; and the patches put back. With the defaults this is the public code's
 model, weight for weight (`vit_torch.from_torch`). The options are meant to make
-it a better surrogate of periodic turbulence; none of them is on by default, and what each is worth is not measured yet.
+it a better surrogate of periodic turbulence; none of them is on by default. docs/surrogate.md has what some are worth.
 
 * `overlap`: a patch is seen with that many points of its neighbours around it, over the periodic edges.
 * `aggregation = "joint"`: one linear map of all variables of a patch in place of the cross-attention.
