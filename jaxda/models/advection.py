@@ -1,4 +1,4 @@
-"""What turbulence does to a field, as a surrogate can use it: the velocities that it induces, and moving it along
+"""What turbulence does to a field, as a surrogate can use it: velocities that it induces, and moving it along them.
 
 Both know nothing of a model's parameters. `x` is always `(..., N, N)` on a doubly periodic square, rows along y.
 """
@@ -26,8 +26,8 @@ def induced_velocities(x: Array) -> tuple[Array, Array]:
     k, l = np.meshgrid(np.arange(n // 2 + 1), n * np.fft.fftfreq(n))
     unit = np.hypot(k, l)
     unit[0, 0] = 1.0
-    # a real field has no derivative at the highest wavenumber of an axis
-    turn = lambda wavenumber: np.where(np.abs(wavenumber) == n // 2, 0.0, wavenumber) / unit
+    # a real field has no derivative at wavenumber n/2 of an axis, which only even n have
+    turn = lambda wavenumber: np.where(2 * np.abs(wavenumber) == n, 0.0, wavenumber) / unit
     spectrum = jnp.fft.rfft2(x)
     back = lambda factor: jnp.fft.irfft2(spectrum * jnp.asarray(factor, spectrum.dtype), s=(n, n))
     return back(-1j * turn(l)), back(1j * turn(k))

@@ -169,14 +169,15 @@ def _split(key: Array | None, count: int):
 def _attention(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
     """Attention of queries `(B, L, H, d)` to keys; by the device's own kernel where it has one.
 
-    Without one, heads are moved before the tokens, which takes half the time of jax.nn's form on a CPU; that one also
-    keeps its logits in single precision, which comparisons in double do not bear.
+    Without one, heads are moved before the tokens, which takes half the time of jax.nn's form on a CPU, and double
+    precision stays double. Logits and their softmax have at least single precision in both.
     """
     if jax.default_backend() != "cpu" and q.dtype != jnp.float64:
         return jax.nn.dot_product_attention(q, k, v, bias=bias)
     q, k, v = (jnp.moveaxis(part, 2, 1) for part in (q, k, v))
-    logits = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
-    weights = jax.nn.softmax(logits if bias is None else logits + bias, -1)
+    exact = jnp.promote_types(q.dtype, jnp.float32)
+    logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=exact) * q.shape[-1] ** -0.5
+    weights = jax.nn.softmax(logits if bias is None else logits + bias, -1).astype(v.dtype)
     return jnp.moveaxis(jnp.einsum("bhqk,bhkd->bhqd", weights, v), 1, 2)
 
 

@@ -99,6 +99,14 @@ def test_what_is_predicted_moves_the_input_and_changes_it(x64):
     np.testing.assert_allclose(vit.apply(own, params, x, lead_time), jnp.roll(x, (-1, 2), (-2, -1)) + 0.25, rtol=1e-6)
 
 
+def test_attention_in_half_precision_weighs_in_single():
+    """Logits of 100, rounded to eight bits, would be 0.3 off, and their weights by a third."""
+    q, k, v = (jax.random.normal(jax.random.key(i), (1, 64, 2, 8)) for i in range(3))
+    q, k, v = ((scale * part).astype(jnp.bfloat16) for scale, part in ((20, q), (5, k), (1, v)))
+    expected = vit._attention(*(part.astype(jnp.float32) for part in (q, k, v)))
+    np.testing.assert_allclose(vit._attention(q, k, v).astype(np.float32), expected, atol=0.03)
+
+
 def test_lead_time_and_every_array_matter():
     own = config(positions="relative", qk_norm=True, residual=True, advection=True, velocities=True)
     params, (x, lead_time) = vit.init(KEY, own), states()
@@ -156,6 +164,7 @@ def test_remat_changes_memory_not_numbers(x64, assert_near, remat):
         ({"embed_dim": 24, "num_heads": 4, "positions": "rotary"}, "embed_dim/num_heads = 6 is not a multiple of 4"),
         ({"overlap": 40}, "overlap = 40 is over half of image_size = 64"),
         ({"depth": 0}, "depth = 0: "),
+        ({"advection": True}, "advection = True moves the input that residual = False leaves out; use residual = True"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(given, said):
