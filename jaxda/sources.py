@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxda.models import sqg
 from jaxda.models.sqg import SQGConfig
 from jaxda.training import dataset, simulator
 from jaxda.training.dataset import DataConfig, Series, Statistics
@@ -31,7 +32,7 @@ class Source(NamedTuple):
     empty: Any = None
 
 
-def stored(key, series: Series, config: DataConfig, accumulate: int) -> Source:
+def stored(key, series: Series, config: DataConfig, accumulate: int, mirrors: Sequence[Callable] = ()) -> Source:
     """A series split in time, read by a thread while the step before runs.
 
     Raises:
@@ -45,7 +46,8 @@ def stored(key, series: Series, config: DataConfig, accumulate: int) -> Source:
         number = step * accumulate
         while True:
             some = [
-                dataset.batch_at(key, series, config, parts.train, normalisation, number + i) for i in range(accumulate)
+                dataset.batch_at(key, series, config, parts.train, normalisation, number + i, mirrors=mirrors)
+                for i in range(accumulate)
             ]
             yield jax.tree.map(lambda *leaves: np.stack(leaves), *some), None
             number += accumulate
@@ -81,7 +83,7 @@ def simulated(
         return dataset.statistics(Series.of(np.asarray(pool.states), config.lead_hours[0]), range(size)), pool
 
     def batches(normalisation, pool, _):
-        one = simulator.make_next(key, advance, size, config, normalisation)
+        one = simulator.make_next(key, advance, size, config, normalisation, sqg.mirrored(model))
         step = jax.jit(lambda pool: jax.lax.scan(lambda pool, _: one(pool), pool, length=accumulate))
         while True:
             pool, some = step(pool)

@@ -1,17 +1,23 @@
 """What turbulence does to a field, as a surrogate can use it: velocities that it induces, and moving it along them.
 
-Both know nothing of a model's parameters. `x` is always `(..., N, N)` on a doubly periodic square, rows along y.
+None of it knows a model's parameters. `x` is always `(..., V, N, N)` on a doubly periodic square, rows along y.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+#: unit of velocities that are learned, in sides of the square per unit of time: a hundred of an optimizer's steps of a
+#: thousandth are then the speed of the eddies (with 1 in its place, 250 steps do not find them)
+SPEED = 10.0
 
-def induced_velocities(x: Array) -> tuple[Array, Array]:
-    """Velocities along x and y that each field induces on its own, were the other boundary infinitely far.
+
+def induced_velocities(x: Array, inversion: Array | None = None) -> tuple[Array, Array]:
+    """Velocities along x and y that fields induce.
 
     Surface quasi-geostrophy over infinite depth has the streamfunction psi^ = q^ / |k| (Held et al. 1995, JFM 282,
     eq. 7), so
@@ -20,17 +26,69 @@ def induced_velocities(x: Array) -> tuple[Array, Array]:
 
     the Riesz transforms of the field, in its own unit and without any constant. Between two boundaries this is the
     velocity of waves much shorter than the Rossby radius (`models/sqg.py`: tanh mu -> 1, 1/sinh mu -> 0), but for the
-    sign of the lower boundary; what the other boundary adds is for the network to learn. The mean induces nothing.
+    sign of the lower boundary. In general each boundary's streamfunction is a sum over the boundaries of q^ times a
+    function of |k| alone, since the fluid between them knows no direction: `inversion`, by which the transforms are
+    multiplied. The mean induces nothing.
+
+    Args:
+        inversion: `(V, V, wavenumbers(N))`, of each variable (first axis) by each (second), at |k| = 0, 1, 2, ...; |k|
+            times it is linear between, since mu coth mu is nearly so where coth mu is far from it. None: one of a
+            variable by itself, zero by others.
     """
     n = x.shape[-1]
-    k, l = np.meshgrid(np.arange(n // 2 + 1), n * np.fft.fftfreq(n))
-    unit = np.hypot(k, l)
-    unit[0, 0] = 1.0
+    k, l, size = _waves(n)
+    unit = np.where(size == 0.0, 1.0, size)
     # a real field has no derivative at wavenumber n/2 of an axis, which only even n have
     turn = lambda wavenumber: np.where(2 * np.abs(wavenumber) == n, 0.0, wavenumber) / unit
     spectrum = jnp.fft.rfft2(x)
+    if inversion is not None:
+        below = size.astype(int)
+        part = jnp.asarray(size - below, x.dtype)
+        times_size = (1.0 - part) * below * inversion[..., below] + part * (below + 1) * inversion[..., below + 1]
+        response = times_size / jnp.asarray(unit, x.dtype)
+        spectrum = jnp.einsum("vwlk,...wlk->...vlk", response.astype(spectrum.dtype), spectrum)
     back = lambda factor: jnp.fft.irfft2(spectrum * jnp.asarray(factor, spectrum.dtype), s=(n, n))
     return back(-1j * turn(l)), back(1j * turn(k))
+
+
+def _waves(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Wavenumbers k and l of the places of `rfft2`, and |k|."""
+    k, l = np.meshgrid(np.arange(n // 2 + 1), n * np.fft.fftfreq(n))
+    return k, l, np.hypot(k, l)
+
+
+def wavenumbers(n: int) -> int:
+    """How many whole |k| a grid of n x n needs to have one on each side of all of its own."""
+    return int(_waves(n)[2].max()) + 2
+
+
+def first_guess(x: Array, inversion: Array, time: Array, steps: int) -> Array:
+    """The state a while later if it were only carried along, by the velocities that it induces: semi-Lagrangian steps.
+
+    Each step of length tau follows trajectories to where they come from, twice (Staniforth & Cote 1991, MWR 119, eqs.
+    7 to 11): with the velocity u0 at the start, halfway back; then with the mean of it and of u1, that of the field so
+    found:
+
+        d = tau u0(x - tau u0(x)/2),    q1 = q(x - d),    m = (u0 + u1)/2,    q <- q(x - tau m(x - tau m(x)/2)).
+
+    Velocities and q1 are interpolated linearly, which takes a quarter of the time and costs no accuracy
+    (docs/surrogate.md); q by splines.
+
+    Args:
+        x: `(B, V, N, N)`.
+        inversion: of `induced_velocities`; their unit is `SPEED` sides of the square per unit of time.
+        time: `(B,)`.
+    """
+    tau = SPEED * x.shape[-1] * (time / steps).astype(x.dtype)[:, None, None, None]
+    back = lambda u, v: (
+        tau * moved_linearly(u, tau * u / 2, tau * v / 2),
+        tau * moved_linearly(v, tau * u / 2, tau * v / 2),
+    )
+    for _ in range(steps):
+        start = induced_velocities(x, inversion)
+        end = induced_velocities(moved_linearly(x, *back(*start)), inversion)
+        x = moved(x, *back(*(0.5 * (a + b) for a, b in zip(start, end))))
+    return x
 
 
 def moved(x: Array, along_x: Array, along_y: Array) -> Array:
@@ -41,19 +99,35 @@ def moved(x: Array, along_x: Array, along_y: Array) -> Array:
     of the four points around each place. Whole displacements are exact. Half a grid point damps waves of four points
     by 3 %, where cubic Lagrange interpolation over the same four damps them by 12 %.
     """
-    n = x.shape[-1]
-    places = jnp.arange(n, dtype=x.dtype)
-    rows, row_weights = _spline(places[:, None] - along_y)
-    columns, column_weights = _spline(places - along_x)
-    flat = _coefficients(x).reshape(*x.shape[:-2], n * n)
-    out = jnp.zeros_like(x)
-    for row, row_weight in zip(rows, row_weights):
-        at_row = jnp.zeros_like(x)
-        for column, column_weight in zip(columns, column_weights):
+    return _weighted(_coefficients(x), _spline, along_x, along_y)
+
+
+def moved_linearly(x: Array, along_x: Array, along_y: Array) -> Array:
+    """`moved`, by bilinear interpolation of the points themselves."""
+    return _weighted(x, _hat, along_x, along_y)
+
+
+def _weighted(coefficients: Array, basis: Callable, along_x: Array, along_y: Array) -> Array:
+    """The sum of coefficients times basis functions, at the grid points minus displacements."""
+    n, shape = coefficients.shape[-1], coefficients.shape
+    places = jnp.arange(n, dtype=coefficients.dtype)
+    rows, columns = basis(places[:, None] - along_y), basis(places - along_x)
+    flat = coefficients.reshape(*shape[:-2], n * n)
+    out = jnp.zeros_like(coefficients)
+    for row, row_weight in zip(*rows):
+        at_row = jnp.zeros_like(coefficients)
+        for column, column_weight in zip(*columns):
             index = (row % n * n + column % n).reshape(flat.shape)
-            at_row = at_row + column_weight * jnp.take_along_axis(flat, index, -1).reshape(x.shape)
+            at_row = at_row + column_weight * jnp.take_along_axis(flat, index, -1).reshape(shape)
         out = out + row_weight * at_row
     return out
+
+
+def _hat(places: Array) -> tuple[list[Array], list[Array]]:
+    """The two grid points around places, and the weight of each."""
+    below = jnp.floor(places)
+    first = below.astype(jnp.int32)
+    return [first, first + 1], [1.0 - (places - below), places - below]
 
 
 def _coefficients(x: Array) -> Array:

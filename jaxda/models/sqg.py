@@ -22,6 +22,7 @@ reproduces it, `jacobian = "exact"` has c = 1. The tests show both statements.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -178,6 +179,22 @@ def jet(config: SQGConfig) -> np.ndarray:
         amplitude = -mu * config.U / (l * config.H) / np.sinh(mu) * np.array([1.0, np.cosh(mu)])
     y = np.arange(config.N) * config.L / config.N
     return amplitude[:, None, None] * np.cos(l * y)[None, :, None] * np.ones((1, 1, config.N))
+
+
+def mirrored(config: SQGConfig) -> tuple[Callable, ...]:
+    """Functions of PV `(..., 2, N, N)` that the model commutes with, but for its row -N/2; shifts along x do as well.
+
+    A mirror turns vorticity around, so in place of q its mirror image with the other sign is carried by the mirrored
+    flow: J(psi, q) changes sign three times, twice by the fields and once by the mirror. The jet, q_eq ~ cos ly, has to
+    be what it was. Mirrors of x leave it, so half a turn in y must take the sign back; of y likewise; and
+    the mirror z -> -z, which exchanges the boundaries and the sign of q = psi_z but of no velocity, where the jet is
+    symmetric. Together with shifts along x these make every symmetry of the model, four or eight forms of a state.
+    """
+    rows, half = np.arange(config.N), config.N // 2
+    along_x = lambda q: -q[..., (rows + half) % config.N, ::-1]
+    along_y = lambda q: -q[..., (half - rows) % config.N, :]
+    boundaries = lambda q: -q[..., ::-1, (rows + half) % config.N, :]
+    return (along_x, along_y, boundaries) if config.symmetric else (along_x, along_y)
 
 
 def make_params(config: SQGConfig, dtype=None) -> SQGParams:

@@ -22,6 +22,9 @@ it a better surrogate of periodic turbulence; none of them is on by default. doc
   change: the state is moved along the displacement before the change is added (semi-Lagrangian; `advection.moved`).
 * `velocities`: the velocities that each variable induces (`advection.induced_velocities`) are further inputs, which
   attention would have to gather from the whole domain.
+* `first_guess`: the input is first carried along for the lead time by velocities that it induces
+  (`advection.first_guess`); what each variable does to each, by wavenumber, is learned. The network sees the
+  input and this guess, and predicts the changes of the guess.
 * `qk_norm`: norms of queries and keys (Henry et al. 2020).
 
 flax.nnx defines the layers; outside, there are only nested dicts of arrays and the pure functions `init` and `apply`.
@@ -70,6 +73,9 @@ class ViTConfig:
     residual: bool = described(False, "whether the model adds to its input")
     advection: bool = described(False, "whether the input is moved along predicted displacements (with residual)")
     velocities: bool = described(False, "whether the model sees the velocities that each variable induces")
+    first_guess: Annotated[int, Field(ge=0)] = described(
+        0, "semi-Lagrangian steps, by velocities that are learned, of which the model corrects the result [1]"
+    )
     qk_norm: bool = described(False, "whether queries and keys are normalised")
     compute: Literal["as-parameters", "float32", "bfloat16"] = described(
         "as-parameters", "type of activations and products; parameters keep their own"
@@ -97,6 +103,8 @@ class ViTConfig:
             )
         if self.advection and not self.residual:
             raise ValueError("advection = True moves the input that residual = False leaves out; use residual = True")
+        if self.first_guess and not self.residual:
+            raise ValueError(f"first_guess = {self.first_guess} is what residual = True adds to; use residual = True")
         if self.overlap > self.image_size // 2:
             raise ValueError(f"overlap = {self.overlap} is over half of image_size = {self.image_size}; use less")
         return self
@@ -119,7 +127,7 @@ class ViTConfig:
     @property
     def inputs(self) -> int:
         """Fields that the network sees."""
-        return self.variables * (3 if self.velocities else 1)
+        return self.variables * (3 if self.velocities else 1) * (2 if self.first_guess else 1)
 
     @property
     def outputs(self) -> int:
@@ -253,6 +261,9 @@ class Trunk(nnx.Module):
             self.agg_out = _linear(width, width, config, rngs)
         else:
             self.tokens = nnx.List([_linear(window * config.inputs, width, config, rngs)])
+        if config.first_guess:
+            shape = (config.variables, config.variables, advection.wavenumbers(config.image_size))
+            self.inversion = nnx.Param(jnp.zeros(shape))
         self.positions = nnx.Param(jnp.asarray(_sin_cos_2d(config.side, width)))
         self.lead_time = _linear(1, width, config, rngs)
         self.norm = _norm(width, config, rngs)
@@ -349,7 +360,11 @@ def apply(config: ViTConfig, params: Params, x: Array, lead_time: Array, *, key:
     trunk_graph, block_graph = _graphs(config)
     trunk = nnx.merge(trunk_graph, nnx.State(params["trunk"]))
     key_tokens, key_blocks = _split(key, 2)
-    seen = jnp.concatenate([x, *advection.induced_velocities(x)], 1) if config.velocities else x
+    seen = x
+    if config.first_guess:
+        guess = advection.first_guess(x, trunk.inversion[...].astype(x.dtype), lead_time, config.first_guess)
+        seen, x = jnp.concatenate([x, guess], 1), guess
+    seen = jnp.concatenate([seen, *advection.induced_velocities(seen)], 1) if config.velocities else seen
     tokens = trunk.embed(seen if config.dtype is None else seen.astype(config.dtype), lead_time)
     tokens = _dropped(key_tokens, config.dropout, tokens, tokens.shape)
 

@@ -7,14 +7,15 @@ NetCDF nature run too large for memory, or an array. (`simulator.py` needs none:
   and test are three stretches of the series with a gap of decorrelation time between them.
 * **Order by key.** The samples of epoch e are permuted by `fold_in(key, e)`, and step i takes the same ones on any
   number of processes and after any restart; each process reads its part of the batch.
-* **Shifts.** The model does not know where x = 0 is: samples are moved along x at random.
+* **Shifts and mirrors.** The model does not know where x = 0 is: samples are moved along x at random. Mirrors that it
+  commutes with (`models/sqg.py`) make up to eight samples of one.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import jax
@@ -87,6 +88,7 @@ class DataConfig:
     test: Fraction = described(0.1, "part of the series for the test [1]")
     gap_hours: Annotated[float, Field(ge=0)] = described(240.0, "time left out between the parts [h]")
     shift: bool = described(True, "whether samples are moved along x at random")
+    mirror: bool = described(False, "whether samples are mirrored at random, where the model's forecasts are as well")
     batch: Count = described(8, "samples of one step, over all processes [1]")
 
 
@@ -173,8 +175,12 @@ def batch_at(
     step: int,
     process: int = 0,
     processes: int = 1,
+    mirrors: Sequence[Callable] = (),
 ) -> Batch:
     """The batch of a step (counted through all epochs), or a process's part of it, as NumPy arrays, float32.
+
+    Args:
+        mirrors: functions of states, each of which half of the samples go through, if `config.mirror` asks for it.
 
     Raises:
         ValueError: processes that do not divide the batch.
@@ -197,6 +203,10 @@ def batch_at(
     shifts = draw.integers(0, states.shape[-1], config.batch)[mine]
     if config.shift:
         states = np.stack([np.roll(one, shift, -1) for one, shift in zip(states, shifts, strict=True)])
+    if config.mirror:
+        flips = draw.integers(0, 2, (config.batch, len(mirrors))).astype(bool)[mine]
+        for mirror, flipped in zip(mirrors, flips.T, strict=True):
+            states[flipped] = mirror(states[flipped])
     states = normalisation.normalise(states.astype(np.float32))
     days = own_steps[mine] * series.interval_hours / HOURS_PER_DAY
     return Batch(states[:, 0], days.astype(np.float32), states[:, 1:])

@@ -9,7 +9,7 @@ of the whole run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -80,7 +80,12 @@ def spun_up(
 
 
 def make_next(
-    key: Array, advance: Callable[[Array], Array], size: int, config: DataConfig, normalisation: Statistics
+    key: Array,
+    advance: Callable[[Array], Array],
+    size: int,
+    config: DataConfig,
+    normalisation: Statistics,
+    mirrors: Sequence[Callable] = (),
 ) -> Callable[[Pool], tuple[Pool, Batch]]:
     """A pure function: pool -> pool after its walk, and the batch that it left.
 
@@ -90,6 +95,7 @@ def make_next(
     Args:
         advance: states `(B, V, N, N)` -> states one lead later.
         size: number of states in the pool, P.
+        mirrors: functions of states, each of which half of the samples go through, if `config.mirror` asks for it.
 
     Raises:
         ValueError: a pool that is not a multiple of the batch.
@@ -107,9 +113,14 @@ def make_next(
 
         last, after = jax.lax.scan(on, state, length=config.roll_out)
         states = jnp.concatenate([state[:, None], jnp.moveaxis(after, 0, 1)], 1)
+        own_key = jax.random.fold_in(key, pool.number)
         if config.shift:
-            shifts = jax.random.randint(jax.random.fold_in(key, pool.number), (config.batch,), 0, states.shape[-1])
+            shifts = jax.random.randint(own_key, (config.batch,), 0, states.shape[-1])
             states = jax.vmap(lambda one, shift: jnp.roll(one, shift, -1))(states, shifts)
+        if config.mirror:
+            flips = jax.random.bernoulli(jax.random.fold_in(own_key, 1), shape=(len(mirrors), config.batch, 1, 1, 1, 1))
+            for mirror, flipped in zip(mirrors, flips):
+                states = jnp.where(flipped, mirror(states), states)
         states = normalisation.normalise(states)
         batch = Batch(states[:, 0], jnp.full(config.batch, days, states.dtype), states[:, 1:])
         walked = jax.lax.dynamic_update_slice_in_dim(pool.states, last, first, 0)

@@ -1,5 +1,8 @@
 """Induced velocities and moved fields, against closed forms and the SQG model."""
 
+from itertools import pairwise
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -34,6 +37,77 @@ def test_short_waves_of_the_upper_boundary_move_as_in_the_model(x64, assert_near
     by_model = jnp.fft.irfft2(-1j * params.l[:, None] * psi, s=(32, 32))
     u, _ = advection.induced_velocities(x)
     assert_near(u * np.sqrt(model.f**2 / model.nsq), by_model, 0.01)
+
+
+def inversion_of(model):
+    """The model's own velocities at whole wavenumbers, in the unit of learned ones, with days as the unit of time."""
+    size = np.arange(1, advection.wavenumbers(model.N)) * 2 * np.pi / model.L
+    mu = size * np.sqrt(model.nsq) * model.H / model.f
+    own, other = (size * model.H / (mu * part) for part in (np.tanh(mu), np.sinh(mu)))
+    table = np.array([[-own, other], [-other, own]]) * model.jacobian_factor * sqg.DAY / model.L / advection.SPEED
+    return jnp.asarray(np.concatenate([np.zeros((2, 2, 1)), table], 2))
+
+
+@pytest.mark.parametrize(("k", "l"), [(3, 4), (0, 2), (-5, 12)])
+def test_an_inversion_has_what_each_boundary_does_to_each(x64, assert_near, k, l):
+    """The model's velocities, of waves at both boundaries whose |k| is whole, so nothing is interpolated."""
+    model = sqg.SQGConfig(N=32)
+    params = sqg.make_params(model, jnp.float64)
+    x = jnp.stack([wave(32, k, l), -0.4 * wave(32, k, l, 1.1)])[None]
+    psi = sqg.invert(params, jnp.fft.rfft2(x))
+    scale = model.jacobian_factor * sqg.DAY / model.L / advection.SPEED
+    expected = [jnp.fft.irfft2(turn * psi, s=(32, 32)) for turn in (-1j * params.l[:, None], 1j * params.k)]
+    for found, velocity in zip(advection.induced_velocities(x, inversion_of(model)), expected):
+        assert_near(found, scale * velocity, 1e-12)
+
+
+def test_without_an_inversion_each_field_moves_itself_alone(assert_near, band_limited):
+    x = jnp.asarray(band_limited(2, 32, shape=(1, 2)), jnp.float32)
+    alone = jnp.broadcast_to(jnp.eye(2)[:, :, None], (2, 2, advection.wavenumbers(32)))
+    for found, expected in zip(advection.induced_velocities(x, alone), advection.induced_velocities(x)):
+        assert_near(found, expected, 1e-6)
+
+
+def test_between_whole_wavenumbers_an_inversion_is_nearly_the_models(x64, assert_near):
+    """|k| = sqrt 2, where the interpolation is worst: x coth x has the curvature 2/3 at 0, so 1/8 2/3 (2 pi/20)^2."""
+    model = sqg.SQGConfig(N=32)
+    params = sqg.make_params(model, jnp.float64)
+    x = jnp.stack([wave(32, 1, 1), 0.0 * wave(32, 1, 1)])[None]
+    psi = sqg.invert(params, jnp.fft.rfft2(x))
+    expected = (
+        model.jacobian_factor * sqg.DAY / model.L / advection.SPEED * jnp.fft.irfft2(1j * params.k * psi, s=(32, 32))
+    )
+    assert_near(advection.induced_velocities(x, inversion_of(model))[1], expected, 2 / 3 / 8 * (np.pi / 10) ** 2)
+
+
+def test_the_first_guess_is_what_the_model_does_without_forcing(x64):
+    """Half a day in one, two and four steps, each better than the one before."""
+    model = sqg.SQGConfig(N=64, tdiab=1e20, diff_efold=1e20, dt=675.0)
+    waves = [(1, 0), (0, 2), (-3, 0), (0, 1), (3, 4)]
+    x = 30.0 * jnp.stack([sum(wave(64, k, l, phase * (k + 2.0 * l)) for k, l in waves) for phase in (0.7, 1.9)])[None]
+    truth = sqg.make_advance(model, 64, jnp.float64)(x)
+
+    def error(steps):
+        guess = advection.first_guess(x, inversion_of(model), jnp.full(1, 0.5), steps)
+        return float(jnp.sqrt(jnp.mean((guess - truth) ** 2) / jnp.mean((truth - x) ** 2)))
+
+    errors = [error(steps) for steps in (1, 2, 4)]
+    assert errors[0] < 0.005
+    assert all(before / after > 1.5 for before, after in pairwise(errors))
+
+
+def test_a_first_guess_of_nothing_is_the_state(assert_near):
+    x = jax.random.normal(jax.random.key(1), (3, 2, 16, 16))
+    nothing = jnp.zeros((2, 2, advection.wavenumbers(16)))
+    assert_near(advection.first_guess(x, nothing, jnp.ones(3), 2), x, 1e-6)
+
+
+def test_between_points_a_linear_move_is_their_mean():
+    x = jax.random.normal(jax.random.key(2), (1, 2, 8, 8))
+    half = jnp.full_like(x, 0.5)
+    found = advection.moved_linearly(x, half, 3.0 + 0.0 * half)
+    expected = jnp.roll(x + jnp.roll(x, 1, -1), 3, -2) / 2
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @given(st.integers(-20, 20), st.integers(-20, 20))

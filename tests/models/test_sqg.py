@@ -234,6 +234,29 @@ def test_shift_commutes_with_the_step(x64, assert_near, band_limited, U, shift, 
     assert_near(advance(np.roll(pv, shift, (1, 2))), np.roll(advance(pv), shift, (1, 2)), 1e-12)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_model_commutes_with_its_mirrors(x64, assert_near, band_limited, symmetric):
+    """Exactly where products stay under wavenumber N/2, whose one row has no mirror image; forecasts nearly."""
+    config = small(symmetric=symmetric, r=0.01)
+    tendency, advance = tendency_of(config), jax.jit(sqg.make_advance(config, 20))
+    q = 100.0 * band_limited(4, 16, 4, (2,))
+    rate, after = tendency(q), advance(q)
+    mirrors = sqg.mirrored(config)
+    assert len(mirrors) == (3 if symmetric else 2)
+    for mirror in mirrors:
+        assert_near(mirror(sqg.jet(config)), sqg.jet(config), 1e-13)
+        assert_near(tendency(mirror(q)), mirror(rate), 1e-11)
+        assert_near(advance(mirror(q)), mirror(after), 1e-3)
+        assert np.abs(mirror(after) - after).max() > 1.0
+
+
+def test_boundaries_of_another_jet_cannot_change_places(x64, band_limited):
+    swapped = sqg.mirrored(small())[2]
+    advance = jax.jit(sqg.make_advance(small(symmetric=False), 20))
+    q = 100.0 * band_limited(4, 16, 8, (2,))
+    assert np.abs(advance(swapped(q)) - swapped(advance(q))).max() > 1e-3
+
+
 def test_members_do_not_see_each_other(x64, assert_near, band_limited):
     advance = advance_of(small(), 5)
     ensemble = 2000.0 * band_limited(4, 16, shape=(4, 2))

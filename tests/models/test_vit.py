@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jaxda.models import vit
+from jaxda.models import advection, vit
 from jaxda.models.vit import ViTConfig
 from jaxda.settings import one_line
 
@@ -46,13 +46,21 @@ def test_two_blocks_are_not_the_same_block():
 
 
 @pytest.mark.parametrize(
-    ("positions", "more"), [("rotary", {}), ("relative", {}), ("relative", {"advection": True, "velocities": True})]
+    ("positions", "more"),
+    [
+        ("rotary", {}),
+        ("relative", {}),
+        ("relative", {"advection": True, "velocities": True}),
+        ("relative", {"advection": True, "velocities": True, "first_guess": 1}),
+    ],
 )
 def test_on_the_torus_a_moved_state_is_moved(x64, assert_near, positions, more):
     """With no table of positions, attention that knows distances alone does not know where x = 0 is."""
     own = config(positions=positions, **BETTER, **more)
     params = jax.tree.map(jnp.float64, vit.init(KEY, own))
     params["trunk"]["positions"] = jnp.zeros_like(params["trunk"]["positions"])
+    if "first_guess" in more:
+        params["trunk"]["inversion"] += 0.1
     if positions == "relative":
         params["blocks"]["bias"] = jax.random.normal(KEY, params["blocks"]["bias"].shape, jnp.float64)
     x, lead_time = states()
@@ -99,6 +107,18 @@ def test_what_is_predicted_moves_the_input_and_changes_it(x64):
     np.testing.assert_allclose(vit.apply(own, params, x, lead_time), jnp.roll(x, (-1, 2), (-2, -1)) + 0.25, rtol=1e-6)
 
 
+def test_with_nothing_predicted_the_first_guess_is_the_forecast(x64, assert_near):
+    own = config(residual=True, advection=True, velocities=True, first_guess=2)
+    params = jax.tree.map(jnp.float64, vit.init(KEY, own))
+    params = jax.tree.map(jnp.zeros_like, params)
+    inversion = 0.02 * jax.random.normal(KEY, params["trunk"]["inversion"].shape)
+    params["trunk"]["inversion"] = inversion
+    x, lead_time = states()
+    guess = advection.first_guess(x, inversion, lead_time, 2)
+    assert_near(vit.apply(own, params, x, lead_time), guess, 1e-6)
+    assert jnp.abs(guess - x).max() > 0.1
+
+
 def test_attention_in_half_precision_weighs_in_single():
     """Logits of 100, rounded to eight bits, would be 0.3 off, and their weights by a third."""
     q, k, v = (jax.random.normal(jax.random.key(i), (1, 64, 2, 8)) for i in range(3))
@@ -108,7 +128,7 @@ def test_attention_in_half_precision_weighs_in_single():
 
 
 def test_lead_time_and_every_array_matter():
-    own = config(positions="relative", qk_norm=True, residual=True, advection=True, velocities=True)
+    own = config(positions="relative", qk_norm=True, residual=True, advection=True, velocities=True, first_guess=1)
     params, (x, lead_time) = vit.init(KEY, own), states()
     params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(KEY, a.shape), params)  # the query starts at zero
     loss = lambda params, lead_time: jnp.sum(vit.apply(own, params, x, lead_time) ** 2)
@@ -164,6 +184,7 @@ def test_remat_changes_memory_not_numbers(x64, assert_near, remat):
         ({"embed_dim": 24, "num_heads": 4, "positions": "rotary"}, "embed_dim/num_heads = 6 is not a multiple of 4"),
         ({"overlap": 40}, "overlap = 40 is over half of image_size = 64"),
         ({"depth": 0}, "depth = 0: "),
+        ({"first_guess": 2}, "first_guess = 2 is what residual = True adds to; use residual = True"),
         ({"advection": True}, "advection = True moves the input that residual = False leaves out; use residual = True"),
     ],
 )

@@ -120,6 +120,22 @@ def test_shifts_move_a_sample_as_a_whole_along_x():
     assert len(moves) > 1
 
 
+def test_mirrors_turn_a_sample_as_a_whole_and_half_of_them():
+    """Signs and boundaries: four forms, each of which a quarter of the samples has."""
+    mirrors = (lambda x: -x, lambda x: x[..., ::-1, :, :])
+    own = dataclasses.replace(CONFIG, mirror=True, batch=64)
+    batch = dataset.batch_at(KEY, numbered(), own, range(100), NONE, 0, mirrors=mirrors)
+    still = dataset.batch_at(KEY, numbered(), dataclasses.replace(own, mirror=False), range(100), NONE, 0)
+    forms = (lambda x: x, *mirrors, lambda x: mirrors[0](mirrors[1](x)))
+    counts = [0] * 4
+    for i in range(64):
+        found = [number for number, form in enumerate(forms) if np.array_equal(form(still.x[i]), batch.x[i])]
+        assert len(found) == 1
+        np.testing.assert_array_equal(forms[found[0]](still.y[i]), batch.y[i])
+        counts[found[0]] += 1
+    assert min(counts) > 4
+
+
 def test_states_are_read_once_and_in_order():
     asked = []
     series = numbered()

@@ -42,6 +42,19 @@ def test_shifts_move_a_sample_as_a_whole_along_x():
     np.testing.assert_array_equal(batch.x, batch.y[:, 0])
 
 
+def test_mirrors_turn_a_sample_as_a_whole():
+    own = dataclasses.replace(CONFIG, mirror=True)
+    step, pool, signs = jax.jit(simulator.make_next(KEY, lambda x: x, 4, own, NONE, (lambda x: -x,))), counted(), set()
+    for first in (0, 2, 0, 2):
+        pool, batch = step(pool)
+        for i in range(2):
+            sign = float(jnp.sign(batch.x[i, 0, 0, -1]))
+            np.testing.assert_allclose(batch.x[i], sign * counted().states[first + i])
+            np.testing.assert_array_equal(batch.y[i], jnp.stack([batch.x[i]] * 2))
+            signs.add(sign)
+    assert signs == {-1.0, 1.0}
+
+
 @pytest.fixture(scope="module")
 def pool():
     return simulator.spun_up(KEY, MODEL, 4, 5.0)
