@@ -1,4 +1,4 @@
-"""Weights trained elsewhere as a checkpoint of ours: a file of PyTorch -> parameters -> step 0 of a training."""
+"""Weights as a new checkpoint: a file of PyTorch, or a training of ours -> parameters -> step 0 of a training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxda.models.vit import Params
 from jaxda.output import netcdf, torch_files
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
-from jaxda.surrogate import SurrogateConfig, meta_of
+from jaxda.surrogate import SurrogateConfig, Trained, difference, load, meta_of
 from jaxda.training import trainer
 from jaxda.training.dataset import HOURS_PER_DAY, Statistics
 
@@ -73,19 +73,37 @@ def _single(name: str, array: np.ndarray) -> np.ndarray:
     return single
 
 
-def write(out: Path, config: SurrogateConfig, params: Params, normalisation: Statistics) -> None:
+def trained_weights(folder: str | Path, config: SurrogateConfig) -> Trained:
+    """The best weights of a training, as `surrogate.load`, for a training with these settings.
+
+    Raises:
+        FileError: no such training, or one of another architecture.
+    """
+    found = load(folder)
+    if found.config.vit != config.vit:
+        raise FileError(f"{folder}: has another [vit], {difference('vit', found.config.vit, config.vit)}; use the same")
+    return found
+
+
+def write(
+    out: Path, config: SurrogateConfig, params: Params, normalisation: Statistics, weights_only: bool = False
+) -> None:
     """Write `out/checkpoints`, step 0 of a training from these weights, and `out/config.toml`.
 
     The optimizer is at its start, and the moving average is the weights. Nobody has validated them, so the error that
     decides which checkpoint is the best is infinite.
 
+    Args:
+        weights_only: whether the moving average is all: a quarter of the size, enough for forecasts.
+
     Raises:
         FileError: it cannot be written; nothing stays behind.
     """
     meta = meta_of(config, normalisation) | {"best": [math.inf, 0]}
+    state = {"average": params} if weights_only else trainer.init_state(config.train, params)
     try:
         with Checkpoints(out / "checkpoints") as checkpoints:
-            checkpoints.save(0, trainer.init_state(config.train, params), meta, math.inf)
+            checkpoints.save(0, state, meta, math.inf)
             checkpoints.wait()
         configuration.write(out / "config.toml", config)
     except (OSError, ValueError, RuntimeError) as error:

@@ -283,7 +283,7 @@ def resumed(checkpoints: Checkpoints, config: SurrogateConfig, like: TrainState,
         was, now = (getattr(free(either), part.name) for either in (before, config))
         if was != now:
             raise FileError(
-                f"{place}: was trained with other settings, {_difference(part.name, was, now)}; give another --out"
+                f"{place}: was trained with other settings, {difference(part.name, was, now)}; give another --out"
             )
     abstract = partial(jax.tree.map, lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding))
     state = checkpoints.restore(number, abstract(like))
@@ -292,7 +292,8 @@ def resumed(checkpoints: Checkpoints, config: SurrogateConfig, like: TrainState,
     return state, data, normalisation, tuple(meta["best"])
 
 
-def _difference(name: str, was, now) -> str:
+def difference(name: str, was, now) -> str:
+    """The first field in which two settings differ, in words."""
     if not dataclasses.is_dataclass(was):
         return f"{name} = {was}, now {now}"
     field = next(f.name for f in dataclasses.fields(was) if getattr(was, f.name) != getattr(now, f.name))

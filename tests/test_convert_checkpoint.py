@@ -16,6 +16,7 @@ from jaxda import conversion, surrogate
 from jaxda.models import sqg, vit, vit_torch
 from jaxda.output import netcdf, torch_files
 from jaxda.output.checkpoint import Checkpoints
+from jaxda.output.netcdf import FileError
 from jaxda.training import dataset, trainer
 
 pytestmark = pytest.mark.usefixtures("settings_of_jax")
@@ -161,6 +162,39 @@ def test_a_training_on_the_simulator_goes_on_from_it(files):
     assert status == 0, error
     with Checkpoints(files / "run" / "checkpoints", create=False) as checkpoints:
         assert checkpoints.last == 2
+
+
+def test_a_training_of_ours_starts_another(files, tiny_series):
+    """Its average weights and statistics are those of the folder; longer roll-outs may follow, or forecasts alone."""
+    own = configuration.read(files / "vit.toml", {}, surrogate.SurrogateConfig)
+    surrogate.train(own, tiny_series, files / "first")
+    before = surrogate.load(files / "first")
+    given = {"weights": "first", "statistics": None}
+    status, _, error = convert(files, "--data.roll_out", "2", **given)
+    assert status == 0, error
+    state, config, statistics, _ = restored(files / "run")
+    assert config.data.roll_out == 2
+    np.testing.assert_array_equal(statistics, before.statistics)
+    for params in (state.params, state.average):
+        for found, expected in zip(*map(jax.tree.leaves, (params, before.params)), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    result = surrogate.train(config, tiny_series, files / "run")
+    assert result["step"] == 2
+
+    status, _, error = convert(files, "--weights-only", "--out", files / "alone", **given)
+    assert status == 0, error
+    found = surrogate.load(files / "alone")
+    for one, expected in zip(*map(jax.tree.leaves, (found.params, before.params)), strict=True):
+        np.testing.assert_array_equal(one, expected)
+    size = lambda folder: sum(file.stat().st_size for file in (files / folder).rglob("*") if file.is_file())
+    assert size("alone") < 0.4 * size("run")
+    with pytest.raises(FileError, match="is missing"):
+        surrogate.train(own, tiny_series, files / "alone")
+
+    status, _, error = convert(files, "--vit.depth", "3", "--out", files / "deep", **given)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "has another [vit], vit.depth = 2, now 3; use the same" in error
+    assert not (files / "deep").exists()
 
 
 def test_another_grid_interpolates_positions(files):

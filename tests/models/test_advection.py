@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from jaxda.models import advection, sqg
+from jaxda.numerics import spectral
 
 
 def wave(n, k, l, phase=0.3):
@@ -96,10 +97,30 @@ def test_the_first_guess_is_what_the_model_does_without_forcing(x64):
     assert all(before / after > 1.5 for before, after in pairwise(errors))
 
 
-def test_a_first_guess_of_nothing_is_the_state(assert_near):
-    x = jax.random.normal(jax.random.key(1), (3, 2, 16, 16))
+def test_a_first_guess_of_nothing_is_the_state(assert_near, band_limited):
+    """But for waves of half of the grid's points, which have no place on a finer one."""
+    x = jnp.asarray(band_limited(1, 16, shape=(3, 2)), jnp.float32)
     nothing = jnp.zeros((2, 2, advection.wavenumbers(16)))
     assert_near(advection.first_guess(x, nothing, jnp.ones(3), 2), x, 1e-6)
+
+
+def test_a_shear_folds_a_wave_into_what_the_grid_can_hold(x64):
+    """One boundary's jet cos(2y) carries the wave cos(12x) of the other: its rows get phases 12 d(y), so its spectrum
+    along y the Bessel functions of 12 d, which must be cut at the grid's own waves, not folded back into them."""
+    n, strength = 32, 0.15
+    jet, passive = wave(n, 0, 2, 0.0), wave(n, 12, 0, 0.0)
+    inversion = jnp.zeros((2, 2, advection.wavenumbers(n))).at[:, 0].set(strength / advection.SPEED)
+    x = jnp.stack([jet, passive])[None]
+    found = advection.first_guess(x, inversion, jnp.ones(1), 1)[0, 1]
+    fine = 8 * n
+    places = 2 * np.pi * np.arange(fine) / fine
+    displacement = strength * 2 * np.pi * np.sin(2 * places)[:, None]  # u = sin 2y of psi = cos(2y)/2
+    expected = spectral.resample(jnp.asarray(np.cos(12 * (places[None, :] - displacement))), n)
+    error = np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
+    x, y = (2 * np.pi * np.arange(n) / n,) * 2
+    folded = np.cos(12 * (x[None, :] - strength * 2 * np.pi * np.sin(2 * y)[:, None]))
+    without = np.sqrt(np.mean((folded - expected) ** 2) / np.mean(expected**2))
+    assert error < 0.1 < 0.5 < without
 
 
 def test_between_points_a_linear_move_is_their_mean():
