@@ -105,6 +105,8 @@ def write(
         with Checkpoints(out / "checkpoints") as checkpoints:
             checkpoints.save(0, state, meta, math.inf)
             checkpoints.wait()
+        for note in out.rglob("commit_success.txt") if weights_only else ():
+            note.unlink()  # names the folder that it was written to, which is no one's business; nothing reads it
         configuration.write(out / "config.toml", config)
     except (OSError, ValueError, RuntimeError) as error:
         shutil.rmtree(out, ignore_errors=True)

@@ -188,6 +188,8 @@ def test_a_training_of_ours_starts_another(files, tiny_series):
         np.testing.assert_array_equal(one, expected)
     size = lambda folder: sum(file.stat().st_size for file in (files / folder).rglob("*") if file.is_file())
     assert size("alone") < 0.4 * size("run")
+    for file in (files / "alone").rglob("*"):
+        assert file.is_dir() or str(files).encode() not in file.read_bytes()
     with pytest.raises(FileError, match="is missing"):
         surrogate.train(own, tiny_series, files / "alone")
 

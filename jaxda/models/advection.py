@@ -30,7 +30,8 @@ def induced_velocities(x: Array, inversion: Array | None = None) -> tuple[Array,
     velocity of waves much shorter than the Rossby radius (`models/sqg.py`: tanh mu -> 1, 1/sinh mu -> 0), but for the
     sign of the lower boundary. In general each boundary's streamfunction is a sum over the boundaries of q^ times a
     function of |k| alone, since the fluid between them knows no direction: `inversion`, by which the transforms are
-    multiplied. The mean induces nothing.
+    multiplied. The mean induces nothing. What a field does to itself is known from how it moves up to a multiple of
+    |k| only: psi = c q is constant along the flow that it makes, J(q, q) = 0.
 
     Args:
         inversion: `(V, V, wavenumbers(N))`, of each variable (first axis) by each (second), at |k| = 0, 1, 2, ...; |k|
@@ -67,8 +68,8 @@ def wavenumbers(n: int) -> int:
 def first_guess(x: Array, inversion: Array, time: Array, steps: int) -> Array:
     """The state a while later if it were only carried along, by the velocities that it induces: semi-Lagrangian steps.
 
-    Each step of length tau follows trajectories to where they come from, twice (Staniforth & Cote 1991, MWR 119, eqs.
-    7 to 11): with the velocity u0 at the start, halfway back; then with the mean of it and of u1, that of the field so
+    Each step of length tau follows trajectories to where they come from, twice (Staniforth & Cote 1991, MWR 119, Sec.
+    2): with the velocity u0 at the start, halfway back; then with the mean of it and of u1, that of the field so
     found:
 
         d = tau u0(x - tau u0(x)/2),    q1 = q(x - d),    m = (u0 + u1)/2,    q <- q(x - tau m(x - tau m(x)/2)).

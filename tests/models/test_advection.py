@@ -104,6 +104,16 @@ def test_a_first_guess_of_nothing_is_the_state(assert_near, band_limited):
     assert_near(advection.first_guess(x, nothing, jnp.ones(3), 2), x, 1e-6)
 
 
+def test_a_streamfunction_of_the_state_moves_nothing(x64, assert_near):
+    """psi = c q is constant along the flow that it makes: J(q, q) = 0. So inversions are known up to c |k|."""
+    n = 64
+    x = jnp.stack([wave(n, 1, 2) + wave(n, -2, 1, 1.0), wave(n, 3, 0)])[None]
+    own = 0.2 / advection.SPEED * jnp.eye(2)[:, :, None] * jnp.arange(advection.wavenumbers(n))
+    velocity = advection.induced_velocities(x, own)[0]
+    assert jnp.abs(velocity).max() * advection.SPEED * 0.1 * n > 2.0  # in grid points
+    assert_near(advection.first_guess(x, own, jnp.full(1, 0.1), 4), x, 0.01)
+
+
 def test_a_shear_folds_a_wave_into_what_the_grid_can_hold(x64):
     """One boundary's jet cos(2y) carries the wave cos(12x) of the other: its rows get phases 12 d(y), so its spectrum
     along y the Bessel functions of 12 d, which must be cut at the grid's own waves, not folded back into them."""
