@@ -7,6 +7,8 @@ description ends with its unit in brackets, and `scripts/*.py --help` prints it.
 from __future__ import annotations
 
 import argparse
+import itertools
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -76,6 +78,21 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         """Raise what argparse complains of."""
         raise ValueError(f"{message}; see --help")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's, but `--field value` of an unknown flag stays together, wherever it stands.
+
+        argparse would take the value for the file that a script is about.
+        """
+        own, others, words = [], [], iter(sys.argv[1:] if args is None else map(str, args))
+        for word in words:
+            flag, equals, _ = word.partition("=")
+            known = not flag.startswith("--") or flag == "--" or flag in self._option_string_actions
+            (own if known else others).append(word)
+            if not known and not equals:
+                others.extend(itertools.islice(words, 1))
+        given, rest = super().parse_known_args(own, namespace)
+        return given, rest + others
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -17,6 +17,7 @@ from jaxda.filters.local_score import LocalScoreConfig
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
 from jaxda.observations import ObservationConfig
+from jaxda.settings import Parser
 from jaxda.twin import InitialConfig, ShockConfig
 
 EVERY = (Path(__file__).parents[1] / "configs").glob("*.toml")
@@ -304,6 +305,23 @@ def numbers_in(hint):
 def test_an_empty_file_is_an_experiment_with_the_filter_to_start_with(tmp_path):
     (tmp_path / "a.toml").write_text("")
     assert configuration.read(tmp_path / "a.toml").filters == {"local-score": LocalScoreConfig()}
+
+
+@pytest.mark.parametrize(
+    "words", ["x.toml --seed 3 --model.N=32", "--seed 3 x.toml --model.N=32", "--seed 3 --model.N=32 x.toml"]
+)
+@pytest.mark.parametrize("own", ["--out d {}", "{} --out d"])
+def test_fields_may_come_before_the_file(words, own):
+    parser = Parser("some.py", "")
+    parser.add_argument("config")
+    parser.add_argument("--out")
+    given, rest = parser.parse_known_args(own.format(words).split())
+    assert (given.config, given.out) == ("x.toml", "d")
+    assert configuration.parse_overrides(rest) == {"seed": 3, "model.N": 32}
+    with pytest.raises(ValueError, match="unrecognized arguments: --seed 3"):
+        parser.parse_args(["x.toml", "--seed", "3"])
+    with pytest.raises(ValueError, match="required: config"):
+        parser.parse_known_args(["--seed", "x.toml"])
 
 
 def test_every_field_is_described_with_its_unit():
