@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import calling
 import jax
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import xarray
 
+from jaxda import config as configuration
 from jaxda import diagnostics, forecast, surrogate
 from jaxda.models import sqg, vit
 from jaxda.output import netcdf, starts
 from jaxda.parallel.mesh import member_mesh
+from jaxda.training import simulator
 
 pytestmark = pytest.mark.usefixtures("settings_of_jax")
 N16 = sqg.SQGConfig(N=16)
@@ -27,6 +30,31 @@ def trained(tiny_training):
 
 def states_of(series, *shape):
     return series.read(np.arange(int(np.prod(shape)))).reshape(*shape, 2, 16, 16)
+
+
+SHIPPED = Path(__file__).parents[1] / "configs" / "vit_surrogate"
+
+
+def test_the_shipped_surrogate_is_its_configurations():
+    found = surrogate.load(SHIPPED)
+    config = configuration.read(SHIPPED.with_suffix(".toml"), {}, surrogate.SurrogateConfig)
+    assert found.config == config
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) < 20e6
+
+
+@pytest.mark.slow
+def test_the_shipped_surrogate_forecasts_states_that_it_never_saw():
+    """12 h to 1 K, as docs/surrogate.md says, and 12 days without an end to it."""
+    found = surrogate.load(SHIPPED)
+    model = found.config.model
+    states = simulator.spun_up(jax.random.key(2026), model, 8, 60.0).states
+    roll_out = forecast.make_forecast(found.config, found.statistics)
+    truth = sqg.make_advance(model, 36)(states)
+    error = model.kelvin * diagnostics.rmse(roll_out(found.params, states, 4)[-1], truth)
+    persistence = model.kelvin * diagnostics.rmse(states, truth)
+    assert error < 1.0 < 5.0 < persistence
+    late = roll_out(found.params, states[:2], 96)[-1]
+    assert 0.8 < late.std() / states.std() < 1.2
 
 
 # The functions
