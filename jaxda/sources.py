@@ -32,6 +32,11 @@ class Source(NamedTuple):
     empty: Any = None
 
 
+def mirrors_of(model: SQGConfig, config: DataConfig) -> Sequence[Callable]:
+    """The mirrors that samples go through: the model's, where the configuration asks for them."""
+    return sqg.mirrored(model) if config.mirror else ()
+
+
 def stored(key, series: Series, config: DataConfig, accumulate: int, mirrors: Sequence[Callable] = ()) -> Source:
     """A series split in time, read by a thread while the step before runs.
 
@@ -83,7 +88,7 @@ def simulated(
         return dataset.statistics(Series.of(np.asarray(pool.states), config.lead_hours[0]), range(size)), pool
 
     def batches(normalisation, pool, _):
-        one = simulator.make_next(key, advance, size, config, normalisation, sqg.mirrored(model))
+        one = simulator.make_next(key, advance, size, config, normalisation, mirrors_of(model, config))
         step = jax.jit(lambda pool: jax.lax.scan(lambda pool, _: one(pool), pool, length=accumulate))
         while True:
             pool, some = step(pool)

@@ -261,7 +261,8 @@ def make_source(config: SurrogateConfig, series: Series, key) -> Source:
     """The samples that the configuration asks for; raises ValueError where they cannot be made."""
     own = config.series
     if own.source == "series":
-        return sources.stored(key, series, config.data, config.train.accumulate, sqg.mirrored(config.model))
+        mirrors = sources.mirrors_of(config.model, config.data)
+        return sources.stored(key, series, config.data, config.train.accumulate, mirrors)
     given = {"size": own.pool, "days": own.spinup_days, "seed": own.seed}
     return sources.simulated(key, config.model, series, config.data, config.train.accumulate, **given)
 
@@ -310,7 +311,7 @@ def make_validation(config: SurrogateConfig, series: Series, part: range, normal
     samples = len(part) - leads * steps
     batch = min(config.data.batch, samples)
     own = dataclasses.replace(
-        config.data, roll_out=leads, lead_hours=config.data.lead_hours[:1], shift=False, mirror=False, batch=batch
+        config.data, roll_out=leads, lead_hours=config.data.lead_hours[:1], shift=False, batch=batch
     )
     kelvin = config.model.kelvin * normalisation.std
     skill = jax.jit(trainer.make_validation(apply_of(config.vit), jnp.asarray(kelvin, jnp.float32)[:, None, None]))

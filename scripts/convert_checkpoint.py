@@ -65,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
         conversion.require_new(given.out)
         launch.start("float32")
         if given.weights.is_dir():
+            for flag, value in (("statistics", given.statistics), ("lead-time", given.lead_time)):
+                if value is not None:
+                    raise ValueError(f"--{flag} {value}: {given.weights} is a training and has its own; leave it out")
             trained = conversion.trained_weights(given.weights, config)
             params, side, own_statistics = trained.params, config.vit.side, trained.statistics
         else:

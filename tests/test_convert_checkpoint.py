@@ -197,6 +197,11 @@ def test_a_training_of_ours_starts_another(files, tiny_series):
     assert (status, error.count("\n")) == (2, 1)
     assert "has another [vit], vit.depth = 2, now 3; use the same" in error
     assert not (files / "deep").exists()
+    for words, kept in ((("--lead-time", "0.1"), None), ((), "statistics.npz")):
+        status, _, error = convert(files, *words, "--out", files / "own", weights="first", statistics=kept)
+        assert (status, error.count("\n")) == (2, 1)
+        assert "is a training and has its own; leave it out" in error
+    assert not (files / "own").exists()
 
 
 def test_another_grid_interpolates_positions(files):

@@ -76,8 +76,8 @@ def first_guess(x: Array, inversion: Array, time: Array, steps: int) -> Array:
 
     The last of these is done on a grid 3/2 as fine and cut back to the waves of the grid (Orszag's rule): folding
     makes waves that the grid does not have, which on it would become others, and in the model are left out. That was
-    half of the error of a guess without. Velocities and q1 are interpolated linearly, which takes a quarter of the time
-    and costs no accuracy; q by splines (docs/surrogate.md).
+    nearly half of the error of a guess without. Velocities and q1 are interpolated linearly, which takes less than half
+    of the time and costs little; q by splines (docs/surrogate.md).
 
     Args:
         x: `(B, V, N, N)`.

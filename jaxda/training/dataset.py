@@ -180,7 +180,7 @@ def batch_at(
     """The batch of a step (counted through all epochs), or a process's part of it, as NumPy arrays, float32.
 
     Args:
-        mirrors: functions of states, each of which half of the samples go through, if `config.mirror` asks for it.
+        mirrors: functions of states, each of which half of the samples go through.
 
     Raises:
         ValueError: processes that do not divide the batch.
@@ -203,10 +203,9 @@ def batch_at(
     shifts = draw.integers(0, states.shape[-1], config.batch)[mine]
     if config.shift:
         states = np.stack([np.roll(one, shift, -1) for one, shift in zip(states, shifts, strict=True)])
-    if config.mirror:
-        flips = draw.integers(0, 2, (config.batch, len(mirrors))).astype(bool)[mine]
-        for mirror, flipped in zip(mirrors, flips.T, strict=True):
-            states[flipped] = mirror(states[flipped])
+    flips = draw.integers(0, 2, (config.batch, len(mirrors))).astype(bool)[mine]
+    for mirror, flipped in zip(mirrors, flips.T, strict=True):
+        states[flipped] = mirror(states[flipped])
     states = normalisation.normalise(states.astype(np.float32))
     days = own_steps[mine] * series.interval_hours / HOURS_PER_DAY
     return Batch(states[:, 0], days.astype(np.float32), states[:, 1:])

@@ -95,7 +95,7 @@ def make_next(
     Args:
         advance: states `(B, V, N, N)` -> states one lead later.
         size: number of states in the pool, P.
-        mirrors: functions of states, each of which half of the samples go through, if `config.mirror` asks for it.
+        mirrors: functions of states, each of which half of the samples go through.
 
     Raises:
         ValueError: a pool that is not a multiple of the batch.
@@ -117,10 +117,9 @@ def make_next(
         if config.shift:
             shifts = jax.random.randint(own_key, (config.batch,), 0, states.shape[-1])
             states = jax.vmap(lambda one, shift: jnp.roll(one, shift, -1))(states, shifts)
-        if config.mirror:
-            flips = jax.random.bernoulli(jax.random.fold_in(own_key, 1), shape=(len(mirrors), config.batch, 1, 1, 1, 1))
-            for mirror, flipped in zip(mirrors, flips):
-                states = jnp.where(flipped, mirror(states), states)
+        flips = jax.random.bernoulli(jax.random.fold_in(own_key, 1), shape=(len(mirrors), config.batch, 1, 1, 1, 1))
+        for mirror, flipped in zip(mirrors, flips):
+            states = jnp.where(flipped, mirror(states), states)
         states = normalisation.normalise(states)
         batch = Batch(states[:, 0], jnp.full(config.batch, days, states.dtype), states[:, 1:])
         walked = jax.lax.dynamic_update_slice_in_dim(pool.states, last, first, 0)

@@ -123,9 +123,9 @@ def test_shifts_move_a_sample_as_a_whole_along_x():
 def test_mirrors_turn_a_sample_as_a_whole_and_half_of_them():
     """Signs and boundaries: four forms, each of which a quarter of the samples has."""
     mirrors = (lambda x: -x, lambda x: x[..., ::-1, :, :])
-    own = dataclasses.replace(CONFIG, mirror=True, batch=64)
+    own = dataclasses.replace(CONFIG, batch=64)
     batch = dataset.batch_at(KEY, numbered(), own, range(100), NONE, 0, mirrors=mirrors)
-    still = dataset.batch_at(KEY, numbered(), dataclasses.replace(own, mirror=False), range(100), NONE, 0)
+    still = dataset.batch_at(KEY, numbered(), own, range(100), NONE, 0)
     forms = (lambda x: x, *mirrors, lambda x: mirrors[0](mirrors[1](x)))
     counts = [0] * 4
     for i in range(64):

@@ -43,8 +43,8 @@ def test_shifts_move_a_sample_as_a_whole_along_x():
 
 
 def test_mirrors_turn_a_sample_as_a_whole():
-    own = dataclasses.replace(CONFIG, mirror=True)
-    step, pool, signs = jax.jit(simulator.make_next(KEY, lambda x: x, 4, own, NONE, (lambda x: -x,))), counted(), set()
+    step = jax.jit(simulator.make_next(KEY, lambda x: x, 4, CONFIG, NONE, (lambda x: -x,)))
+    pool, signs = counted(), set()
     for first in (0, 2, 0, 2):
         pool, batch = step(pool)
         for i in range(2):
