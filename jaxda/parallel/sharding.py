@@ -140,9 +140,7 @@ def make_layout(config: ParallelConfig, devices: Sequence[jax.Device] | None = N
     node = each if each > 1 else 8
     parts = config.fsdp or (1 if config.strategy == "ddp" else min(node, count) if _is_hybrid(config) else count)
     if config.strategy == "ddp" and parts > 1:
-        raise ValueError(
-            f'parallel.fsdp = {parts} with strategy = "ddp", which cuts nothing; use zero1, or leave it out'
-        )
+        raise ValueError(f'parallel.fsdp = {parts}: strategy = "ddp" cuts nothing; use zero1, or leave fsdp out')
     if count % parts:
         raise ValueError(f"parallel.fsdp = {parts} does not divide {count} devices; use one that does")
     mesh = _mesh(np.array(chosen).reshape(-1, parts))
