@@ -9,7 +9,7 @@ No squares are summed around anything but the mean of all: with a mean of 1e4 an
 would be rounding in float32. Variances and covariances are the two-pass algorithm spread over ranks, first the mean of
 all members, then the deviations from it; each rank's part of the mean is corrected by its own deviations, as Chan,
 Golub & LeVeque (1983, Am. Stat. 37, 242-247) advise. Their merging of the ranks' means and squares would spare the
-second pass, but the ranks' means would be rounded to the type, an error of 1e-3 in that example in place of 1e-6.
+second pass, but the ranks' means would be rounded to the type, an error of 6e-4 in that example in place of 1e-6.
 
 Members must be finite: what MPI's minimum makes of a NaN depends on the order of the ranks.
 """

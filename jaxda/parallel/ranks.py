@@ -190,6 +190,11 @@ def choose(mpi: str = "auto") -> Ranks:
     raise ValueError(f"{size} processes were launched, but {reasons['mpi4py']}")
 
 
+def jitted(ranks: Ranks, function: Callable) -> Callable:
+    """A function that takes statistics over these ranks, jitted; as it stands where they go through the host."""
+    return function if ranks.xp is np else jax.jit(function)
+
+
 def _imported(kind: str) -> tuple[ModuleType, ...]:
     """MPI of mpi4py, and mpi4jax where it is the kind; imported late, since importing starts MPI.
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -55,9 +56,9 @@ def all_statistics():
             for dtype in ("float32", "float64"):
                 members, observed, truth = ensemble(count, dtype)
                 mine = part(over, members), part(over, observed)
-                function = lambda *given, over=over: statistics(over, *given)
+                function = ranks.jitted(over, partial(statistics, over))
                 with jax.enable_x64(dtype == "float64"):
-                    own = jax.device_get((jax.jit(function) if kind == "mpi4jax" else function)(*mine, truth))
+                    own = jax.device_get(function(*mine, truth))
                 firsts = host.total(np.eye(over.size(), dtype=int)[over.rank()] * int(own.pop("first")))
                 for what, value in own.items():  # every rank has the same numbers
                     assert np.array_equal(host.largest(value), host.smallest(value), equal_nan=True), what
@@ -92,8 +93,7 @@ def fail(kind):
     """The last rank raises while the others wait for its sum."""
     over = ranks.choose(kind)
     x = jnp.ones((1, 4), jnp.float32)
-    average = lambda x: collectives.mean(over, x)
-    average = jax.jit(average) if kind == "mpi4jax" else average
+    average = ranks.jitted(over, lambda x: collectives.mean(over, x))
     jax.block_until_ready(average(x))
     if over.rank() == over.size() - 1:
         print(f"raised at {time.time()}", flush=True)
