@@ -17,7 +17,7 @@ What to know of MPI here:
   derivative of a statistic over mpi4jax is refused here; take `over_axis`.
 * mpi4jax works with one device a process. float16 and bfloat16 are not known to MPI.
 * If one rank raises, the others wait for it forever. Start as `mpirun -n 4 python -m mpi4py script.py`: that brings
-  all of them down.
+  all of them down, from the moment that MPI is started on, so choose the ranks early.
 * Every rank has to call the same statistics in the same order.
 """
 

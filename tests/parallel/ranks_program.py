@@ -105,6 +105,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "fail":
         fail(sys.argv[2])
     else:
-        content = {"statistics": all_statistics(), "refusals": refusals()}
-        if ranks.choose().rank() == 0:
+        auto = ranks.choose()
+        who = [ranks.launched() == (auto.rank(), auto.size()), auto.size(), auto.total(2 ** auto.rank()).dtype.name]
+        content = {"statistics": all_statistics(), "refusals": refusals(), "auto": who}
+        if auto.rank() == 0:
             print(json.dumps(content))
