@@ -7,9 +7,9 @@ m may differ between ranks of MPI and may be 0 on some. Results have the members
 
 No squares are summed around anything but the mean of all: with a mean of 1e4 and a spread of 1 their differences
 would be rounding in float32. Variances and covariances are the two-pass algorithm spread over ranks, first the mean of
-all members, then the deviations from it; each rank's part of the mean is corrected by its own deviations, as Chan,
-Golub & LeVeque (1983, Am. Stat. 37, 242-247) advise. Their merging of the ranks' means and squares would spare the
-second pass, but the ranks' means would be rounded to the type, an error of 6e-4 in that example in place of 1e-6.
+all members, then the deviations from it; each rank takes its part of the mean of values shifted by its first member
+(both as Chan, Golub & LeVeque 1983, Am. Stat. 37, 242-247, advise). Their merging of the ranks' means and squares would
+spare the second pass, but those means would be rounded to the type, an error of 6e-4 in that example in place of 1e-6.
 
 Members must be finite: what MPI's minimum makes of a NaN depends on the order of the ranks.
 """
@@ -139,8 +139,8 @@ def crps(ranks: Ranks, members: Array, truth: Array) -> Array:
 def _deviations(ranks: Ranks, members: Array) -> tuple[Array, Array]:
     """The mean of all members `(*shape)`, and the deviations of this rank's from it `(m, *shape)`."""
     x, m = _checked(ranks, members), max(len(members), 1)
-    own = x.sum(0) / m
-    own = own + (x - own).sum(0) / m
+    shift = x[:1].sum(0)  # the first member; 0 where there is none
+    own = shift + (x - shift).sum(0) / m
     centre = ranks.total(len(members) * own) / ranks.total(len(members))
     return centre, x - centre
 
