@@ -220,7 +220,7 @@ def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate
     make = {
         "local-score": lambda: local_score.make_analysis(settings, geometry, operator, mesh),
         "letkf": lambda: letkf.make_analysis(settings, geometry, operator, mesh, climate.states),
-        "ensf": lambda: ensf.make_analysis(settings, operator, initial_spread),
+        "ensf": lambda: ensf.make_analysis(settings, operator, initial_spread, mesh),
         "free-run": baselines.make_free_run,
         "observations-only": lambda: baselines.make_observations_only(operator, climate),
         "climatology": lambda: baselines.make_climatology(operator, climate),
