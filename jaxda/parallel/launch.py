@@ -129,13 +129,20 @@ def start(precision: str = "float32", settings=None) -> Launch:
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen and "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if found.size == 1 else 1)
-    if found.size > 1:
-        if settings is None:
-            several = f"{found.size} processes were started by {found.how}, and this script is one"
-            raise ValueError(f"{several}; start it once, or set JAXDA_LAUNCH=single for as many runs")
+    if settings is None:
+        require_one()
+    elif found.size > 1:
         _connect(found)
         _agree(found, settings)
     return found
+
+
+def require_one() -> None:
+    """Raise ValueError where several processes were started for a script that works as one."""
+    found = detect()
+    if found.size > 1:
+        several = f"{found.size} processes were started by {found.how}, and this script is one"
+        raise ValueError(f"{several}; start it once, or set JAXDA_LAUNCH=single for as many runs")
 
 
 def describe(found: Launch, precision: str) -> str:
@@ -236,7 +243,7 @@ def _difference(one, other, name: str = "") -> tuple[str, object, object]:
 # Ending
 
 
-def refuse(script: str, error: Exception) -> int:
+def refuse(script: str, error: Exception | str) -> int:
     """Say in one line what is wrong with the input, once, and end every process with status 2.
 
     Returns the status where there is one process; with several it does not return.
@@ -251,6 +258,8 @@ def refuse(script: str, error: Exception) -> int:
     if found.size == 1:
         print(f"{script}: {error}", file=sys.stderr)
         return 2
+    if "Gloo" in str(error):  # JAX raises ValueError where a collective on CPUs loses a process
+        ending.end(found.size, 1, f"{script}: another process is gone, see its own output; start all again ({error})")
     if found.rank:
         time.sleep(1.0)  # mostly all find the same, and then the first says it, without a rank
     ending.end(found.size, 2, f"{script}: rank {found.rank}: {error}" if found.rank else f"{script}: {error}")
