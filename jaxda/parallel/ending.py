@@ -50,7 +50,10 @@ def _tell(rank: int, word: str) -> None:
 
 
 def _fail(rank: int, size: int, kind, error, trace) -> None:
-    traceback.print_exception(kind, error, trace)
+    try:  # what fails here because another has failed is not worth a word
+        distributed.global_state.client.key_value_try_get("jaxda/failed")
+    except RuntimeError:
+        traceback.print_exception(kind, error, trace)
     about = (str(error).splitlines() or [""])[0]
     status = 130 if issubclass(kind, KeyboardInterrupt) else 1
     end(size, status, f"rank {rank} of {size} ended with {kind.__name__}: {about}; all processes end")

@@ -19,6 +19,7 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -121,7 +122,7 @@ def start(precision: str = "float32", settings=None) -> Launch:
 
     Raises:
         ValueError: an environment that does not fit together, or several processes and no settings.
-        ConnectionError: the other processes were not found within JAXDA_TIMEOUT seconds (300).
+        ConnectionError: the processes cannot connect; after JAXDA_TIMEOUT seconds (300) of waiting, status 2 instead.
     """
     os.environ.setdefault("NPROC", str(4 * len(os.sched_getaffinity(0))))
     jax.config.update("jax_enable_x64", precision == "float64")
@@ -174,12 +175,20 @@ def own_devices(found: Launch, environ: Mapping[str, str] = os.environ) -> list[
     return [0] if seen and "," not in seen else [found.local_rank]
 
 
+def patience(environ: Mapping[str, str] = os.environ) -> int:
+    """How long processes wait for each other at the start [s]."""
+    given = environ.get("JAXDA_TIMEOUT", "300")
+    if not given.isdecimal() or given == "0":
+        raise ValueError(f"JAXDA_TIMEOUT = {given}: not a number of seconds; leave it out for 300")
+    return int(given)
+
+
 def _connect(found: Launch) -> None:
     if distributed.global_state.client is not None:
         return
     if found.rank:
         sys.stderr = ending.Prefixed(sys.stderr, f"[rank {found.rank}] ")
-    timeout = int(os.environ.get("JAXDA_TIMEOUT", "300"))
+    timeout = patience()
     how = {"cluster_detection_method": {"srun": "slurm", "mpirun": "mpi4py"}.get(found.how, "deactivate")}
     if found.how == "torchrun":
         # torchrun itself keeps a store of its own at MASTER_PORT; what only sets the variables leaves it free
@@ -188,27 +197,38 @@ def _connect(found: Launch) -> None:
         how["coordinator_address"] = f"{os.environ['MASTER_ADDR']}:{port}"
     if found.how == "mpirun" and importlib.util.find_spec("mpi4py") is None:
         raise ValueError("mpirun: mpi4py is not installed; install jaxda's extra mpi, or start with srun")
+    late = threading.Timer(timeout, _nobody, (found, timeout))
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             num_processes=found.size,
             process_id=found.rank,
             local_device_ids=own_devices(found),
-            initialization_timeout=timeout,
+            initialization_timeout=timeout + 60,  # at which JAX aborts with a dump
             **how,
         )
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        cure = "check that all were started and that this address can be reached from each"
-        where = distributed.global_state.coordinator_address
-        raise ConnectionError(
-            f"rank {found.rank} of {found.size} found no others at {where}: {reason}; {cure}"
-        ) from None
+    except RuntimeError as error:  # the port is taken, for instance
+        raise ConnectionError(_lost(found, " ".join(str(error).split())[:160])) from None
+    finally:
+        late.cancel()
     ending.prepare(found.rank, found.size)
+
+
+def _lost(found: Launch, reason: str) -> str:
+    at = distributed.global_state.coordinator_address
+    cure = "check that all are started, and that this address is free and can be reached from each"
+    return f"rank {found.rank} of {found.size} found no others at {at}: {reason}; {cure}"
+
+
+def _nobody(found: Launch, seconds: int) -> None:
+    print(_lost(found, f"not in JAXDA_TIMEOUT = {seconds} s"), file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def _agree(found: Launch, settings) -> None:
     """End every process where one has other settings, devices or versions than the first."""
-    store, wait = distributed.global_state.client, 1000 * int(os.environ.get("JAXDA_TIMEOUT", "300"))
+    store, wait = distributed.global_state.client, 1000 * patience()
     own = {
         "jaxda": importlib.metadata.version("jaxda"),
         "jax": jax.__version__,
