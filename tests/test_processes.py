@@ -92,6 +92,13 @@ def alone(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Settings with which the processes of all tests keep what each compiled for itself."""
+    sizes = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    return {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))} | sizes
+
+
 def numbers(folder):
     """What scores.csv says: (experiment, cycle, time) -> scores."""
     with (folder / "scores.csv").open(newline="") as file:
@@ -102,9 +109,9 @@ def contents(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_two_processes_give_one_process_bit_for_bit(alone, tmp_path):
+def test_two_processes_give_one_process_bit_for_bit(alone, tmp_path, cache):
     path, before = alone(LORENZ)
-    first, second = processes.run(2, "srun", OSSE, path, "--out", tmp_path / "run")
+    first, second = processes.run(2, "srun", OSSE, path, "--out", tmp_path / "run", **cache)
     assert (first.status, second.status) == (0, 0), (first.err, second.err)
     assert (tmp_path / "run" / "scores.csv").read_text() == (before / "scores.csv").read_text()
     with (
@@ -118,9 +125,9 @@ def test_two_processes_give_one_process_bit_for_bit(alone, tmp_path):
     assert "2 processes (srun), 2 x cpu, float32" in first.err
 
 
-def test_four_processes_give_one_process_to_rounding(alone, tmp_path):
+def test_four_processes_give_one_process_to_rounding(alone, tmp_path, cache):
     path, before = alone(LORENZ_WORLD)
-    ended = processes.run(4, "torchrun", OSSE, path, "--out", tmp_path / "run")
+    ended = processes.run(4, "torchrun", OSSE, path, "--out", tmp_path / "run", **cache)
     assert [end.status for end in ended] == [0] * 4, [end.err for end in ended]
     found, expected = numbers(tmp_path / "run"), numbers(before)
     assert list(found) == list(expected)
@@ -216,7 +223,7 @@ how, bad, waits = sys.argv[1:]
 if found.rank == int(bad):
     print("failing at", time.monotonic(), flush=True)
     {"raise": lambda: [][1], "refuse": lambda: sys.exit(launch.refuse("x.py", OSError("no space"))),
-     "kill": lambda: os.kill(os.getpid(), 9), "exit": lambda: None}[how]()
+     "kill": lambda: os.kill(os.getpid(), 9), "stop": lambda: os.kill(os.getpid(), 15), "exit": lambda: None}[how]()
 elif waits == "computes":
     while how != "exit":
         float(total(x))  # waits for the other
@@ -241,12 +248,12 @@ def test_no_process_outlives_one_that_fails(how, bad, statuses, waits):
         assert (ended[0].err, ended[1].err) == ("x.py: rank 1: no space\n", "")
 
 
-@pytest.mark.parametrize("bad", [0, 1])
-def test_no_process_outlives_one_that_is_killed(bad):
+@pytest.mark.parametrize(("how", "bad", "status"), [("kill", 0, -9), ("kill", 1, -9), ("stop", 1, -15)])
+def test_no_process_outlives_one_that_is_killed(how, bad, status):
     """In a collective, on CPUs. Without one the second's end is seen after 100 s, unless the launcher acts before."""
-    ended = processes.run(2, "torchrun", "-c", DRIVER, "kill", bad, "computes", timeout=60)
+    ended = processes.run(2, "torchrun", "-c", DRIVER, how, bad, "computes", timeout=60)
     began = float(ended[bad].out.split("failing at ")[1].split()[0])
-    assert ended[bad].status == -9
+    assert ended[bad].status == status
     assert ended[1 - bad].status not in (0, 2)
     assert max(end.at for end in ended) - began < 10
 

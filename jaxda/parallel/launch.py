@@ -197,6 +197,8 @@ def _connect(found: Launch) -> None:
         how["coordinator_address"] = f"{os.environ['MASTER_ADDR']}:{port}"
     if found.how == "mpirun" and importlib.util.find_spec("mpi4py") is None:
         raise ValueError("mpirun: mpi4py is not installed; install jaxda's extra mpi, or start with srun")
+    # it would take SIGTERM for a notice to save and go on; here a run that is told to stop stops
+    jax.config.update("jax_enable_preemption_service", False)
     late = threading.Timer(timeout, _nobody, (found, timeout))
     late.daemon = True
     late.start()
