@@ -149,6 +149,24 @@ def test_mpirun_gives_one_process(alone, tmp_path):
         np.testing.assert_allclose(found[row], values, rtol=1e-5, err_msg=str(row))
 
 
+ARRAYS = """
+import dataclasses
+import jax.numpy as jnp, numpy as np
+from jaxda.parallel import launch
+Settings = dataclasses.make_dataclass("Settings", [])
+rank = launch.start("float32", Settings()).rank
+a, b = launch.from_first((jnp.full(3, 0.1 + rank), np.array([np.nan, rank, -1e-30 * (1 + rank)])))
+print(np.asarray(a).tolist(), np.asarray(b, np.float32).tolist())
+"""
+
+
+def test_arrays_are_those_of_the_first():
+    ended = processes.run(3, "torchrun", "-c", ARRAYS)
+    assert [end.status for end in ended] == [0] * 3, [end.err for end in ended]
+    values = [np.float32(0.1).item()] * 3, [np.nan, 0.0, np.float32(-1e-30).item()]
+    assert [end.out for end in ended] == [f"{values[0]} {values[1]}\n"] * 3
+
+
 # Bad input: one line of the first process, status 2 of all, nothing written
 
 BAD = {

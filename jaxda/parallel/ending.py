@@ -18,7 +18,7 @@ import traceback
 from jax._src import distributed  # its key-value store has no public name; Orbax goes there too
 
 #: longest wait of the first process for the others to end before it [s]
-FAREWELL = 5.0
+FAREWELL = 3.0
 
 
 def prepare(rank: int, size: int) -> None:
