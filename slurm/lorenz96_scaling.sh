@@ -18,4 +18,5 @@ fi
 
 cd "${SLURM_SUBMIT_DIR:-.}"
 source slurm/job.sh
-"${ALL[@]}" python scripts/lorenz96_scaling.py "$@"
+# its ranks meet over MPI; mpi4py ends all where one fails
+"${ALL[@]}" python -m mpi4py scripts/lorenz96_scaling.py "$@"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -25,9 +24,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jaxlib
 from jax._src import distributed  # its key-value store has no public name; Orbax goes there too
 from jax.experimental import multihost_utils
 
+from jaxda import __version__
 from jaxda.parallel import ending
 
 #: rank, size and local rank, of the innermost launcher first: srun may have started what started this process
@@ -105,7 +106,7 @@ def say(text: str, file=None) -> None:
         print(text, file=file or sys.stdout, flush=True)
 
 
-def start(precision: str = "float32", settings=None) -> Launch:
+def start(precision: str = "float32", settings=None, alone: bool = True) -> Launch:
     """Connect the processes, choose the default floating-point type, and count the CPU devices.
 
     Call it before anything touches a device. A process by itself makes every CPU core a device, so that members spread
@@ -118,7 +119,8 @@ def start(precision: str = "float32", settings=None) -> Launch:
     from NPROC, is made larger; whoever makes several CPU devices without this function has to set NPROC too.
 
     Args:
-        settings: a dataclass in which all processes must agree; None for a script that runs in one process only.
+        settings: a dataclass in which all processes must agree; None: they are not connected.
+        alone: without settings, refuse several processes; False where they meet over MPI by themselves.
 
     Raises:
         ValueError: an environment that does not fit together, or several processes and no settings.
@@ -130,9 +132,9 @@ def start(precision: str = "float32", settings=None) -> Launch:
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen and "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if found.size == 1 else 1)
-    if settings is None:
+    if settings is None and alone:
         require_one()
-    elif found.size > 1:
+    if settings is not None and found.size > 1:
         _connect(found)
         _agree(found, settings)
     return found
@@ -148,7 +150,7 @@ def require_one() -> None:
 
 def describe(found: Launch, precision: str) -> str:
     """Versions, processes and devices in one line; starts the devices."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jaxda", "jax", "jaxlib"))
+    versions = f"jaxda {__version__}, jax {jax.__version__}, jaxlib {jaxlib.__version__}"
     processes = "1 process" if found.size == 1 else f"{found.size} processes ({found.how})"
     return f"{versions}; {processes}, {jax.device_count()} x {jax.devices()[0].device_kind}, {precision}"
 
@@ -232,7 +234,7 @@ def _agree(found: Launch, settings) -> None:
     """End every process where one has other settings, devices or versions than the first."""
     store, wait = distributed.global_state.client, 1000 * patience()
     own = {
-        "jaxda": importlib.metadata.version("jaxda"),
+        "jaxda": __version__,
         "jax": jax.__version__,
         "JAX_NUM_CPU_DEVICES": jax.config.jax_num_cpu_devices,
         "JAX_PLATFORMS": jax.config.jax_platforms,
@@ -249,7 +251,8 @@ def _agree(found: Launch, settings) -> None:
     if store.blocking_key_value_get("jaxda/digest", wait) != digest:
         first = json.loads(store.blocking_key_value_get("jaxda/settings", wait))
         field, theirs, ours = _difference(first, json.loads(text))
-        raise ValueError(f"{field} = {ours} here, {theirs} on rank 0; give every rank the same command and environment")
+        cure = "start all alike, or set JAXDA_LAUNCH=single for a run of its own in each"
+        raise ValueError(f"{field} = {ours} here, {theirs} on rank 0; {cure}")
     store.key_value_set(f"jaxda/agrees/{found.rank}", "")
     store.blocking_key_value_get("jaxda/agreed", wait)  # nothing is begun while another may still refuse
 

@@ -84,6 +84,7 @@ def test_a_timeout_is_a_number_of_seconds(given):
 @pytest.fixture
 def second(monkeypatch):
     """This process is the second of four."""
+    monkeypatch.delenv("JAXDA_LAUNCH")
     for name, value in (TORCHRUN | {"RANK": "1"}).items():
         monkeypatch.setenv(name, value)
 
@@ -92,6 +93,7 @@ def second(monkeypatch):
 def test_a_script_of_one_process_refuses_several():
     with pytest.raises(ValueError, match=r"4 processes were started by torchrun, .* set JAXDA_LAUNCH=single"):
         launch.start("float32")
+    assert launch.start("float32", alone=False) == Launch("torchrun", 1, 4, 1)
 
 
 @pytest.mark.usefixtures("second")
