@@ -185,6 +185,17 @@ def patience(environ: Mapping[str, str] = os.environ) -> int:
     return int(given)
 
 
+def coordinator(environ: Mapping[str, str] = os.environ) -> str:
+    """Address of the first process where MASTER_ADDR and MASTER_PORT say it.
+
+    torchrun keeps a store of its own at that port, so then it is the next; what only sets the variables leaves it free.
+    """
+    port, taken = environ["MASTER_PORT"], environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not port.isdecimal():
+        raise ValueError(f"MASTER_PORT = {port}: not a number; use one such as 29500")
+    return f"{environ['MASTER_ADDR']}:{environ.get('JAX_COORDINATOR_PORT') or int(port) + taken}"
+
+
 def _connect(found: Launch) -> None:
     if distributed.global_state.client is not None:
         return
@@ -193,10 +204,7 @@ def _connect(found: Launch) -> None:
     timeout = patience()
     how = {"cluster_detection_method": {"srun": "slurm", "mpirun": "mpi4py"}.get(found.how, "deactivate")}
     if found.how == "torchrun":
-        # torchrun itself keeps a store of its own at MASTER_PORT; what only sets the variables leaves it free
-        taken = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        port = os.environ.get("JAX_COORDINATOR_PORT") or int(os.environ["MASTER_PORT"]) + taken
-        how["coordinator_address"] = f"{os.environ['MASTER_ADDR']}:{port}"
+        how["coordinator_address"] = coordinator()
     if found.how == "mpirun" and importlib.util.find_spec("mpi4py") is None:
         raise ValueError("mpirun: mpi4py is not installed; install jaxda's extra mpi, or start with srun")
     # it would take SIGTERM for a notice to save and go on; here a run that is told to stop stops

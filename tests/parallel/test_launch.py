@@ -73,6 +73,20 @@ def test_each_process_takes_one_gpu(environ, devices):
     assert launch.own_devices(Launch("srun", 5, 8, 2), environ) == devices
 
 
+@pytest.mark.parametrize(
+    ("more", "address"),
+    [
+        ({}, "node0:29500"),
+        ({"TORCHELASTIC_USE_AGENT_STORE": "True"}, "node0:29501"),
+        ({"JAX_COORDINATOR_PORT": "4000"}, "node0:4000"),
+    ],
+)
+def test_the_first_process_has_a_port_that_is_free(more, address):
+    assert launch.coordinator(TORCHRUN | more) == address
+    with pytest.raises(ValueError, match="MASTER_PORT = any: not a number; use one such as 29500"):
+        launch.coordinator(TORCHRUN | more | {"MASTER_PORT": "any"})
+
+
 @pytest.mark.parametrize("given", ["soon", "0", "-3"])
 def test_a_timeout_is_a_number_of_seconds(given):
     assert launch.patience({}) == 300
