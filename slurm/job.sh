@@ -30,6 +30,9 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 mkdir -p "$JAX_COMPILATION_CACHE_DIR"
 
+# srun does not take the cores of a rank from the job by itself (Slurm 22.05 on).
+TASK+=("--cpus-per-task=${SLURM_CPUS_PER_TASK:-1}")
+
 # The words in quotes are for the ranks: SLURM_PROCID differs on each. A rank that fails ends them all.
 # shellcheck disable=SC2016
 ALL=(srun "${TASK[@]}" --kill-on-bad-exit=1 bash -c 'mkdir -p ${MIOPEN_USER_DB_PATH:+"$MIOPEN_USER_DB_PATH"} .

@@ -128,10 +128,13 @@ def test_outside_a_job_and_with_a_cache_of_ones_own(submit, tmp_path):
 def test_the_machine_is_prepared(submit, where):
     assert submit("a.toml")[0].returncode == 0
     assert (where / "commands").read_text() == "module load rocm/7.2.0 craype-accel-amd-gfx90a rccl-net-plugin\n"
-    assert "--gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=0" in (where / "srun-options").read_text()
-    assert submit("a.toml", script="osse_one.sh", JAXDA_MACHINE="nvidia")[0].returncode == 0
+    assert (
+        "--gpus-per-task=1 --gpu-bind=closest --cpus-per-task=1 --kill-on-bad-exit=0"
+        in (where / "srun-options").read_text()
+    )
+    assert submit("a.toml", script="osse_one.sh", JAXDA_MACHINE="nvidia", SLURM_CPUS_PER_TASK="16")[0].returncode == 0
     options = (where / "srun-options").read_text()
-    assert "--gpus-per-task=1 --kill-on-bad-exit=1" in options
+    assert "--gpus-per-task=1 --cpus-per-task=16 --kill-on-bad-exit=1" in options
     assert "--gpu-bind" not in options
     assert (where / "commands").read_text().count("module") == 1
     job, _ = submit("a.toml", JAXDA_MACHINE="abacus")
