@@ -138,20 +138,20 @@ def parsed(arguments: list[str] | None):
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    process, processes = ranks.launched()
     try:
         given, config = parsed(arguments)
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # a rank is one device
+        place = launch.start(alone=False)  # they meet over MPI
     except ValueError as error:
-        if process == 0:  # all processes have the same flags
-            text = one_line(error) if isinstance(error, ValidationError) else error
-            print(f"lorenz96_scaling.py: {text}", file=sys.stderr)
+        # all processes have the same flags
+        launch.say(
+            f"lorenz96_scaling.py: {one_line(error) if isinstance(error, ValidationError) else error}", sys.stderr
+        )
         return 2
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # a rank is one device
-    launch.start()
     try:
         over = ranks.choose(given.mpi)
     except ValueError as error:
-        where = f"process {process} of {processes}: " if processes > 1 else ""
+        where = f"rank {place.rank} of {place.size}: " if place.size > 1 else ""
         print(f"lorenz96_scaling.py: {where}{error}", file=sys.stderr)
         return 2
 

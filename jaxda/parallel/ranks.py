@@ -23,7 +23,6 @@ What to know of MPI here:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -33,14 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxda.parallel import launch
+
 CURE = 'pip install mpich && pip install --no-cache-dir -e ".[mpi]"'
-#: where launchers say which process this is and of how many: Hydra (MPICH, Intel, Cray), Open MPI, MVAPICH, srun
-LAUNCHERS = (
-    ("PMI_RANK", "PMI_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-)
 
 
 class Ranks(NamedTuple):
@@ -146,14 +140,6 @@ def over_mpi4py(comm=None) -> Ranks:
 KINDS = {"mpi4jax": over_mpi4jax, "mpi4py": over_mpi4py, "none": alone}
 
 
-def launched() -> tuple[int, int]:
-    """Number of this process and how many there are, as the launcher says; (0, 1) without one. Starts nothing."""
-    for rank, size in LAUNCHERS:
-        if rank in os.environ and size in os.environ:
-            return int(os.environ[rank]), int(os.environ[size])
-    return 0, 1
-
-
 def available() -> dict[str, str]:
     """Why each way over processes cannot be used here, in one line; empty where it can. Starts MPI where it is."""
     reasons = {}
@@ -180,7 +166,7 @@ def choose(mpi: str = "auto") -> Ranks:
         raise ValueError(f'mpi = "{mpi}": is none of auto, {", ".join(KINDS)}; use one of them')
     if mpi != "auto":
         return KINDS[mpi]()
-    size = launched()[1]
+    size = launch.detect().size
     if size == 1:
         return alone()
     reasons = available()

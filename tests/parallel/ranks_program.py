@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxda.parallel import collectives, ranks
+from jaxda.parallel import collectives, launch, ranks
 
 POINTS = 6
 EDGES = (9997.0, 9998.5, 10000.0, 10001.5, 10003.0)
@@ -106,7 +106,7 @@ if __name__ == "__main__":
         fail(sys.argv[2])
     else:
         auto = ranks.choose()
-        who = [ranks.launched() == (auto.rank(), auto.size()), auto.size(), auto.total(2 ** auto.rank()).dtype.name]
+        who = [launch.detect()[1:3] == (auto.rank(), auto.size()), auto.size(), auto.total(2 ** auto.rank()).dtype.name]
         content = {"statistics": all_statistics(), "refusals": refusals(), "auto": who}
         if auto.rank() == 0:
             print(json.dumps(content))

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxda import diagnostics
-from jaxda.parallel import collectives, ranks
+from jaxda.parallel import collectives, launch, ranks
 from jaxda.parallel.mesh import member_mesh
 
 EDGES = np.array([-2.0, -0.5, 0.0, 0.25, 3.0])
@@ -185,18 +185,9 @@ def test_bad_input_is_said_in_one_line(case, message):
 
 @pytest.fixture
 def no_launcher(monkeypatch):
-    for name in [name for pair in ranks.LAUNCHERS for name in pair]:
+    for name in [name for _, names in launch.VARIABLES for name in names]:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
-
-
-@pytest.mark.parametrize(("rank", "size"), ranks.LAUNCHERS)
-def test_launchers_say_who_we_are(no_launcher, rank, size):
-    assert ranks.launched() == (0, 1)
-    no_launcher.setenv(size, "4")
-    assert ranks.launched() == (0, 1)  # a batch script has the size alone
-    no_launcher.setenv(rank, "3")
-    assert ranks.launched() == (3, 4)
 
 
 def test_one_process_needs_no_mpi(no_launcher):
@@ -226,6 +217,7 @@ def test_several_processes_without_mpi_do_not_run_each_for_itself(no_launcher):
     no_launcher.setitem(sys.modules, "mpi4py", None)
     no_launcher.setenv("PMI_RANK", "1")
     no_launcher.setenv("PMI_SIZE", "4")
+    no_launcher.setenv("MPI_LOCALRANKID", "1")
     with pytest.raises(ValueError, match=r'^4 processes were launched, but mpi = "mpi4py": it cannot be loaded'):
         ranks.choose()
     assert ranks.choose("none").size() == 1
