@@ -152,9 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
             results[name] = timed(runs, given.repeats)
         tables = tables_of_sizes(given)
     except ValueError as error:
-        text = one_line(error) if isinstance(error, ValidationError) else error
-        print(f"bench.py: {text}", file=sys.stderr)
-        return 2
+        return launch.refuse("bench.py", one_line(error) if isinstance(error, ValidationError) else error)
     table = Table(title=f"N = {given.N}, {given.members} members, {given.dtype}, {report.versions()['device']}")
     for column in ("benchmark", "code", "median [ms]", "min [ms]", "max [ms]", "peer / jaxda", "GFLOP/s", "of product"):
         table.add_column(column, justify="left" if column in ("benchmark", "code") else "right")

@@ -63,8 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         run(config, given.out or Path("runs") / Path(given.config).stem)
         return 0
     except (ValueError, OSError) as error:
-        print(f"train_vit.py: {error}", file=sys.stderr)
-        return 2
+        return launch.refuse("train_vit.py", error)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,27 @@ LARGE = 8192
 
 
 def member_mesh(members: int, devices: list | None = None) -> Mesh:
-    """A mesh with the axis `member` over as many devices as divide the members."""
+    """A mesh with the axis `member` over as many devices as divide the members, the same number of each process.
+
+    Args:
+        devices: None for those of all processes.
+
+    Raises:
+        ValueError: the processes do not divide the members; with one process any number will do.
+    """
     devices = jax.devices() if devices is None else devices
-    count = max(n for n in range(1, len(devices) + 1) if members % n == 0)
-    return jax.make_mesh((count,), ("member",), axis_types=(AxisType.Auto,), devices=devices[:count])
+    processes: dict[int, list] = {}
+    for device in devices:
+        processes.setdefault(device.process_index, []).append(device)
+    n = len(processes)
+    if members % n:
+        raise ValueError(
+            f"members = {members} do not divide over {n} processes; use a multiple of {n}, or fewer processes"
+        )
+    most = min(map(len, processes.values()))
+    count = max(k for k in range(1, most + 1) if members // n % k == 0)
+    chosen = [device for own in processes.values() for device in own[:count]]
+    return jax.make_mesh((len(chosen),), ("member",), axis_types=(AxisType.Auto,), devices=chosen)
 
 
 def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Callable[[Array], Array]:
