@@ -185,7 +185,7 @@ def test_bad_input_is_said_in_one_line(case, message):
 
 @pytest.fixture
 def no_launcher(monkeypatch):
-    for name in [name for _, names in launch.VARIABLES for name in names]:
+    for name in ["JAXDA_LAUNCH", *(name for _, names in launch.VARIABLES for name in names)]:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import processes
 import pytest
 from parallel import ranks_program
 
@@ -43,7 +44,7 @@ def on_ranks(count, program, *words, launcher=True, timeout=240):
     """The finished program on this many ranks."""
     start = ["mpirun", "-n", str(count), sys.executable, "-m", "mpi4py"] if launcher else [sys.executable]
     words = [*start, str(program), *map(str, words)]
-    environment = os.environ | ENVIRONMENT
+    environment = processes.environment() | ENVIRONMENT
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
 
