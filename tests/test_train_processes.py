@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TRAIN, TINY = ROOT / "scripts" / "train_vit.py", ROOT / "configs" / "vit_tiny.toml"
-SHORT = "--train.warmup 2 --train.validate_every 10 --train.steps 20".split()
+SHORT = ["--train.warmup", "2", "--train.validate_every", "10", "--train.steps", "20"]
 
 
 def scores(folder):
