@@ -210,14 +210,13 @@ def train(
     sharding.require_samples(layout, config.data.batch, config.vit.depth)
     source = make_source(config, series, key_data, layout)
     make_state = lambda: trainer.init_state(own, vit.init(key_init, config.vit))
-    cut = sharding.shardings(layout, trainer.state_specs(layout, jax.eval_shape(make_state)))
     step = jax.jit(trainer.make_train_step(own, apply, layout), donate_argnums=0)
     rows: list[dict] = []
     start = lambda: source.start(lambda days: report(0, f"spin-up, {days:g} days"))
     # data that cannot be used leave no folder behind
     begun = None if (out / "checkpoints").is_dir() else start()
     with Checkpoints(out / "checkpoints") as checkpoints, ExitStack() as files:
-        state, best = jax.jit(make_state, out_shardings=cut)(), (math.inf, 0)
+        state, best = trainer.on_devices(layout, make_state), (math.inf, 0)
         if checkpoints.last is None:
             normalisation, data = begun or start()
         else:

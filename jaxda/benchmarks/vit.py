@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxda.benchmarks.timing import Run, timed
 from jaxda.models import vit
 from jaxda.models.vit import ViTConfig
+from jaxda.parallel import sharding
 from jaxda.surrogate import apply_of
 from jaxda.training import flops, trainer
 from jaxda.training.dataset import Batch
@@ -38,7 +39,7 @@ def train_step(config: ViTConfig, batch: int) -> Run:
     """One step of the training: forward, backward, clipping, AdamW, moving average; on noise."""
     own, step = _step_of(config)
     make = lambda: trainer.init_state(own, vit.init(jax.random.key(0), config))
-    kept, some, key = [jax.jit(make)()], _batch_of(config, batch), jax.random.key(2)
+    kept, some, key = [trainer.on_devices(sharding.alone(), make)], _batch_of(config, batch), jax.random.key(2)
 
     def call():
         kept[0], metrics = step(kept[0], some, key)

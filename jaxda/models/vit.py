@@ -173,10 +173,16 @@ def _dropped(keys: Array | None, rate, x: Array, shape: tuple[int, ...]) -> Arra
         isinstance(rate, float) and rate == 0.0
     ):  # a mask of ones takes its random numbers all the same
         return x
-    # 16 bits decide, half of what a uniform number takes: a rate is met to 1e-5
-    bits = jax.vmap(lambda key: jax.random.bits(key, shape[1:], jnp.uint16))(keys)
-    kept = bits >= jnp.round(65536.0 * rate)
+    # 16 bits decide: a rate is met to 1e-5
+    kept = jax.vmap(lambda key: _halfwords(key, shape[1:]))(keys) >= jnp.round(65536.0 * rate)
     return jnp.where(kept, x / jnp.maximum(1.0 - rate, 1e-6).astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+def _halfwords(key: Array, shape: tuple[int, ...]) -> Array:
+    """Random numbers of 16 bits, two of each that is made: JAX would make 32 bits for each and throw half away."""
+    count = math.prod(shape)
+    words = jax.random.bits(key, (-(-count // 2),), jnp.uint32)
+    return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:count].reshape(shape)
 
 
 def _split(keys: Array | None, count: int):

@@ -101,6 +101,12 @@ def state_specs(layout: Layout, state: TrainState) -> TrainState:
     return TrainState(PartitionSpec(), cut(state.params, 3), cut(state.average, 1), cut(state.optimizer, 1))
 
 
+def on_devices(layout: Layout, make: Callable[[], TrainState]) -> TrainState:
+    """A state made on the devices of a layout, each its parts: it need not fit on one of them."""
+    specs = state_specs(layout, jax.eval_shape(make))
+    return jax.jit(make, out_shardings=sharding.shardings(layout, specs))()
+
+
 def bytes_held(layout: Layout, state: TrainState) -> dict[str, int]:
     """Bytes that each device holds of a state `(arrays or their shapes)` and of the gradients of a step."""
     return {

@@ -53,9 +53,7 @@ def double(tree):
 
 def run(layout, config=VIT):
     """State, losses and the compiled step after STEPS steps."""
-    make = lambda: double(trainer.init_state(TRAIN, vit.init(KEY, config)))
-    specs = trainer.state_specs(layout, jax.eval_shape(make))
-    state = jax.jit(make, out_shardings=sharding.shardings(layout, specs))()
+    state = trainer.on_devices(layout, lambda: double(trainer.init_state(TRAIN, vit.init(KEY, config))))
     step = trainer.make_train_step(TRAIN, partial(vit.apply, config), layout)
     compiled = jax.jit(step, donate_argnums=0).lower(state, layout.placed(layout.batches, batches(0)), KEY).compile()
     gradients = gradient_bytes(step, state, batches(0))
