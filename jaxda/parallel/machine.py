@@ -103,7 +103,7 @@ class Machine:
             return 0.0
         span = max(group) - min(group) + 1
         table = next((one for one in self.all_reduce if one.devices >= span), self.all_reduce[-1])
-        together = min(span // len(group), self.node) if span > self.node else 1
+        together = min(group[1] - group[0], self.node) if span > self.node else 1
         whole = table.seconds(together * size, len(group))
         return whole * factor(kind, len(group)) / factor("all-reduce", len(group))
 

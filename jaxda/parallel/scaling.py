@@ -1,8 +1,8 @@
 """How long a compiled program would take on a machine, and on more or fewer of its devices.
 
-The model is derived in docs/scaling.md. Computing takes FLOP/rate, or the bytes moved through memory where that is more;
-each collective what `Machine.seconds` says. How much of the communication hides behind computing is an assumption with
-a name, of `OVERLAPS`:
+The model is derived in docs/scaling.md. Computing takes FLOP/rate, or the bytes moved through memory over their rate
+where that is more; each collective what `Machine.seconds` says. How much of the communication hides behind computing is
+an assumption with a name, of `OVERLAPS`:
 
 * "none": nothing does.
 * "beside": a collective hides behind the products at its own place that neither need it nor make what it sends, which
@@ -140,8 +140,9 @@ def predict(work: Work, machine: Machine, overlap: str = "none", message: float 
         if overlap == "pipelined" and one.looped:
             covered = seconds * (1.0 - 1.0 / number)
         hidden[one.loop] += covered
-    total = sum(min(hidden[loop], of_products[loop]) for loop in hidden)
-    return Seconds(compute, sent, total, work.reading / machine.reading)
+    # what stands outside of loops may run beside a whole loop
+    total = sum(min(hidden[loop], of_products[loop] if loop else compute) for loop in hidden)
+    return Seconds(compute, sent, min(total, compute), work.reading / machine.reading)
 
 
 def best(work: Work, machine: Machine, overlap: str, sizes: Sequence[float | None] = (None, *MESSAGES)) -> Choice:
