@@ -44,7 +44,7 @@ class Table:
         Where the two smallest messages' line of time against size meets zero bytes; not negative.
         """
         (small, large), wait = self.sizes[:2], self._time
-        slope = (wait(large) - wait(small)) / (large - small)
+        slope = max(wait(large) - wait(small), 0.0) / (large - small)  # small messages are noisy
         return max(wait(small) - slope * small, 0.0) / (2 * (self.devices - 1))
 
     def _time(self, size: float) -> float:

@@ -11,8 +11,8 @@ an assumption with a name, of `OVERLAPS`:
   next layer's weights are fetched, and the last layer's gradients sent, while a layer computes. XLA does so for GPUs
   where it may unroll the loop by two, or where the loop is written so.
 
-The size of a message is free too: collectives of one kind and group may be cut, or put together, a loop's by whole
-turns.
+The size of a message is free too: collectives of one kind and group may be cut, or put together, a loop's by so many
+turns as divide them, which is what `parallel.group` of a training is.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def messages(found: Iterable[Collective], message: float | None) -> list[tuple[C
     """Collectives with the number and the size [B] of their messages; those of one loop, kind and group together.
 
     Args:
-        message: wanted size; a loop's are whole turns of it, at least one. None: those of the program.
+        message: largest size; a loop's are of whole turns, at least one. None: those of the program.
     """
     if message is None:
         return [(one, float(one.times), float(one.bytes)) for one in found]
@@ -111,12 +111,18 @@ def messages(found: Iterable[Collective], message: float | None) -> list[tuple[C
     result = []
     for some in together.values():
         total, turns = sum(one.times * one.bytes for one in some), max(one.times for one in some)
-        least = total / turns if some[0].looped else 1.0
-        wanted = min(max(math.floor(message / max(least, 1.0)), 1) * least, total)
-        number = max(math.ceil(total / wanted - 1e-9), 1) if total else 1
+        if some[0].looped:
+            number = turns // turns_of(turns, total / turns, message)
+        else:
+            number = max(math.ceil(total / message - 1e-9), 1)
         beside = sum(one.times * one.beside for one in some) / turns / len(some)
         result.append((some[0]._replace(times=turns, beside=beside), float(number), total / number))
     return result
+
+
+def turns_of(turns: int, size: float, message: float) -> int:
+    """How many of a loop's turns, whose messages have a size, travel together in one of at most `message`."""
+    return max(n for n in range(1, turns + 1) if turns % n == 0 and (n == 1 or n * size <= message))
 
 
 def predict(work: Work, machine: Machine, overlap: str = "none", message: float | None = None) -> Seconds:

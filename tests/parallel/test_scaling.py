@@ -99,6 +99,7 @@ def test_messages_are_cut_outside_of_loops_and_made_of_whole_turns_inside():
     assert as_sent(None) == {"all-gather": (10, 100), "all-reduce": (1, 1000)}
     assert as_sent(50) == {"all-gather": (10, 100), "all-reduce": (20, 50)}
     assert as_sent(250) == {"all-gather": (5, 200), "all-reduce": (4, 250)}
+    assert as_sent(499)["all-gather"] == (5, 200)  # neither 3 nor 4 divide 10 turns
     assert as_sent(1e9) == {"all-gather": (1, 1000), "all-reduce": (1, 1000)}
 
 

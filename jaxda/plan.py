@@ -1,0 +1,151 @@
+"""The cost of the real training step and the real analyses on devices that need not exist.
+
+Both are built from their settings as the scripts build them, over a mesh of as many devices as this process was told to
+have, and compiled for abstract arrays: nothing is allocated, nothing is run (`parallel.cost`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxda import experiment, observations
+from jaxda.config import ExperimentConfig
+from jaxda.filters.baselines import Climate
+from jaxda.models import vit
+from jaxda.models.vit import ViTConfig
+from jaxda.parallel import cost, sharding
+from jaxda.parallel.cost import Cost
+from jaxda.parallel.mesh import member_mesh
+from jaxda.surrogate import SurrogateConfig, apply_of
+from jaxda.training import trainer
+from jaxda.training.dataset import Batch
+
+
+class Half(ViTConfig):
+    """A transformer whose 16-bit activations are of the other 16-bit type.
+
+    A CPU's compiler turns bfloat16 into float32 even where it is only sent; float16 it leaves. Both are as large.
+    """
+
+    @property
+    def dtype(self):
+        """float16 for bfloat16."""
+        return jnp.dtype("float16") if self.compute == "bfloat16" else super().dtype
+
+
+class Plan(NamedTuple):
+    """A cost, and what it is of.
+
+    Attributes:
+        name: strategy or filter.
+        samples: states that one device takes in one call: of a batch, or members.
+        cost: of one device.
+        parts: bytes of what is kept from call to call on one device, by what it is.
+        gradients: bytes of the gradients on one device, which are temporaries; 0 of an analysis.
+    """
+
+    name: str
+    samples: float
+    cost: Cost
+    parts: dict[str, int]
+    gradients: int
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes on one device by kind. What no name is known for is of activations and of the compiler's copies."""
+        memory = self.cost.memory
+        rest = {
+            "batch and others": memory.arguments - sum(self.parts.values()),
+            "gradients": min(self.gradients, memory.temporaries),
+            "activations and copies": max(memory.temporaries - self.gradients, 0),
+            "results": memory.results,
+        }
+        return self.parts | rest
+
+
+def of_training(config: SurrogateConfig, strategy: str, samples: int = 1, **parallel) -> Plan:
+    """The plan of a training step of a strategy on all devices, each with so many samples of every batch.
+
+    Args:
+        parallel: other settings of `parallel`, in place of the configuration's.
+
+    Raises:
+        ValueError: settings that do not fit the devices.
+    """
+    devices = jax.device_count()
+    own = dataclasses.replace(config.parallel, strategy=strategy, devices=devices, **parallel)
+    half = Half(**dataclasses.asdict(config.vit))
+    layout = sharding.make_layout(own)
+    sharding.require_samples(layout, samples * devices, half.depth)
+    shapes = jax.eval_shape(lambda: trainer.init_state(config.train, vit.init(jax.random.key(0), half)))
+    state = _with(sharding.shardings(layout, trainer.state_specs(layout, shapes)), shapes)
+    whole = NamedSharding(layout.mesh, PartitionSpec())
+    along = NamedSharding(layout.mesh, PartitionSpec(None, *layout.samples))
+    shape = (config.train.accumulate, samples * devices)
+    fields = (half.variables, half.image_size, half.image_size)
+    given = lambda *more: jax.ShapeDtypeStruct((*shape, *more), jnp.float32, sharding=along)
+    batch = Batch(given(*fields), given(), given(config.data.roll_out, *fields))
+    step = jax.jit(trainer.make_train_step(config.train, apply_of(half), layout), donate_argnums=0)
+    found = cost.of(step, state, batch, _key(whole), devices=devices)
+    reading = samples * config.train.accumulate * _bytes_read(config) if config.series.source == "series" else 0.0
+    found = found._replace(work=found.work._replace(reading=reading))
+    parts = {
+        "parameters": cost.shard_bytes(state.params),
+        "optimizer": cost.shard_bytes(state.optimizer),
+        "moving average": cost.shard_bytes(state.average),
+    }
+    cut = _with(sharding.shardings(layout, sharding.specs(layout, shapes.params, 2)), shapes.params)
+    return Plan(strategy, samples * config.train.accumulate, found, parts, cost.shard_bytes(cut))
+
+
+def _bytes_read(config: SurrogateConfig) -> float:
+    """Of one sample: its first state and the later ones, in single precision."""
+    return 4.0 * config.vit.variables * config.vit.image_size**2 * (1 + config.data.roll_out)
+
+
+def of_analysis(config: ExperimentConfig, name: str, members: int = 1) -> Plan:
+    """The plan of one analysis of a filter of an experiment on all devices, each with so many members.
+
+    Raises:
+        ValueError: settings that do not fit.
+    """
+    devices = jax.device_count()
+    total = members * devices
+    filters = {name: dataclasses.replace(_bounded(config.filters[name]), members=total)}
+    config = dataclasses.replace(config, filters=filters)
+    shape, dtype = config.model.shape, jnp.dtype(config.precision)
+    operator = observations.make_operator(config.observations, shape, config.kelvin)
+    observe = observations.make_network(config.observations, operator, dtype=config.precision)
+    analysis = experiment.make_filter(
+        config, name, operator, Climate(jnp.zeros(shape), jnp.ones(shape), jnp.zeros((2, *shape)))
+    )
+    mesh = member_mesh(total)
+    whole, along = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("member")))
+    ensemble = jax.ShapeDtypeStruct((total, *shape), dtype, sharding=along)
+    seen = jax.eval_shape(observe, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
+    seen = _with(jax.tree.map(lambda _: whole, seen), seen)
+    step = jax.jit(analysis, donate_argnums=1, out_shardings=along)
+    found = cost.of(step, _key(whole), ensemble, seen, devices=devices, through_memory=True)
+    return Plan(name, members, found, {"members": cost.shard_bytes(ensemble)}, 0)
+
+
+def _bounded(settings):
+    """Without a rule that ends a path early, whose loop turns nobody knows how often: this is the most there can be."""
+    return dataclasses.replace(settings, tolerance=0.0) if hasattr(settings, "tolerance") else settings
+
+
+def _with(placed, shapes):
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, placed
+    )
+
+
+def _key(where: NamedSharding):
+    shape = jax.eval_shape(partial(jax.random.key, 0))
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)
