@@ -26,6 +26,8 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 _SHAPE = re.compile(r"\b([a-z]+\d+[a-z\d]*|pred)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _PRODUCT_CALL = re.compile(r'custom_call_target="[^"]*(?:matmul|gemm|dot)[^"]*"', re.I)
 
@@ -53,7 +55,10 @@ class Instruction(NamedTuple):
 
 
 class Run(NamedTuple):
-    """An instruction, the computation it stands in, how often it runs, and the body of the innermost loop, or ""."""
+    """An instruction, the computation it stands in, how often it runs, and the loops around it.
+
+    These are the names of their bodies, outermost first, "/" between; "" for none.
+    """
 
     instruction: Instruction
     inside: str
@@ -69,7 +74,7 @@ class Collective(NamedTuple):
         times: how often it runs in one call of the program.
         bytes: of the whole buffer, once: what is summed, or what is there after gathering and before scattering.
         group: numbers of the devices that take part in it with the first; () where the program does not say (pairs).
-        loop: the body of the innermost loop that it is in, or "".
+        loop: the loops that it is in, as in `Run`.
         beside: operations of products (FLOP) at the same place that neither need its result nor make what it sends:
             what a device can compute meanwhile.
     """
@@ -93,7 +98,7 @@ class Collective(NamedTuple):
 
 
 class Product(NamedTuple):
-    """One matrix product or convolution: FLOP of one run, how often it runs, and in which loop ("": in none)."""
+    """One matrix product or convolution: FLOP of one run, how often it runs, and the loops it is in, as in `Run`."""
 
     flops: float
     times: int
@@ -123,7 +128,7 @@ class Program:
             for instruction in self.computations.get(name, {}).values():
                 yield Run(instruction, name, times, loop)
                 for other in instruction.called:
-                    within = other if instruction.operation == "while" else loop
+                    within = f"{loop}/{other}" if instruction.operation == "while" else loop
                     yield from walk(other, times * instruction.turns, within)
 
         if self.entry is not None:
@@ -192,15 +197,29 @@ def size(type_: str) -> int:
 
 def group_of(text: str) -> tuple[int, ...]:
     """The first of an instruction's `replica_groups`, in any of the forms in which XLA prints them."""
-    listed, iota = _LISTED.search(text), _IOTA.search(text)
+    listed, iota, mesh = (form.search(text) for form in (_LISTED, _IOTA, _MESH))
     if listed:
         return tuple(int(n) for n in filter(None, listed[1].split(",")))
+    if mesh:
+        return _along_axes(*mesh.groups())
     if not iota:
         return ()
     numbers = lambda part: [int(n) for n in part.split(",")]
     ids = np.arange(math.prod(numbers(iota[3]))).reshape(numbers(iota[3]))
     ids = ids.transpose(numbers(iota[4])) if iota[4] else ids
     return tuple(int(n) for n in ids.reshape(int(iota[1]), int(iota[2]))[0])
+
+
+def _along_axes(mesh: str, axes: str) -> tuple[int, ...]:
+    """Devices along some axes of a mesh: `'a'=2,'b'=8` and `'a','b':(2)4`, of b the 4 after splitting off 2."""
+    sizes = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", mesh)}
+    names, devices = list(sizes), np.zeros(1, int)
+    for name, before, part in _AXIS.findall(axes):
+        after = math.prod(sizes[other] for other in names[names.index(name) + 1 :])
+        size = int(part) if part else sizes[name]
+        step = after * sizes[name] // (size * int(before or 1))
+        devices = (devices[:, None] + step * np.arange(size)).ravel()
+    return tuple(int(n) for n in np.sort(devices))
 
 
 def product_flops(instruction: Instruction, around: dict[str, Instruction]) -> float:

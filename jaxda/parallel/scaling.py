@@ -146,8 +146,9 @@ def predict(work: Work, machine: Machine, overlap: str = "none", message: float 
         if overlap == "pipelined" and one.looped:
             covered = seconds * (1.0 - 1.0 / number)
         hidden[one.loop] += covered
-    # what stands outside of loops may run beside a whole loop
-    total = sum(min(hidden[loop], of_products[loop] if loop else compute) for loop in hidden)
+    # what is in a loop has that loop's products to hide behind, those of loops in it too; outside there are all of them
+    inside = lambda loop: sum(time for other, time in of_products.items() if f"{other}/".startswith(f"{loop}/"))
+    total = sum(min(covered, inside(loop) if loop else compute) for loop, covered in hidden.items())
     return Seconds(compute, sent, min(total, compute), work.reading / machine.reading)
 
 

@@ -49,6 +49,7 @@ def test_a_loop_s_collectives_count_as_often_as_it_turns(mesh):
 
     found = hlo.collectives(text_of(spread(function, mesh, ALONG, WHOLE), ((8,), jnp.float32)))
     assert sorted((one.times, one.looped) for one in found) == [(1, False), (15, True)]
+    assert sorted(one.loop.count("/") for one in found) == [0, 2]
     assert hlo.count(found) == {"all-reduce": 16}
 
 
@@ -167,6 +168,32 @@ def test_asynchronous_forms_are_counted_once_with_the_whole_buffer():
 
 def test_a_library_s_product_is_counted():
     assert flops_of(OTHERS) == 2 * 6 * 5 * 7
+
+
+@pytest.mark.parametrize(
+    ("text", "group"),
+    [
+        ("replica_groups={{0,1},{2,3}}", (0, 1)),
+        ("replica_groups=[2,4]<=[8]", (0, 1, 2, 3)),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", (0, 4)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}, use_global", (0, 4)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}, use_global", (0, 1, 2, 3)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", (0, 1, 2, 3, 4, 5, 6, 7)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b':(1)2}", (0, 2)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b':(2)2}", (0, 1)),
+        ("source_target_pairs={{0,1}}", ()),
+    ],
+)
+def test_groups_in_all_the_forms_that_are_printed(text, group):
+    assert hlo.group_of(text) == group
+
+
+@pytest.mark.parametrize(("axis", "group"), [(0, (0,)), (1, (0, 1))])
+def test_the_compiler_s_own_partitioning(cpus, axis, group):
+    mesh = jax.make_mesh((1, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2, devices=cpus)
+    x = jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=jax.NamedSharding(mesh, PartitionSpec("a", "b")))
+    found = hlo.collectives(jax.jit(lambda x: x - x.mean(axis, keepdims=True)).lower(x).compile().as_text())
+    assert [(one.kind, one.group) for one in found] == ([("all-reduce", group)] if len(group) > 1 else [])
 
 
 def test_sizes_of_types():

@@ -48,6 +48,13 @@ def test_pipelining_hides_all_of_a_loop_but_its_first_turn(machine):
     assert found.exposed == close(0.05 + 0.25)
 
 
+def test_a_loop_in_a_loop_is_there_to_hide_behind(machine):
+    inner = (Product(0.1e12, 10, "loop/inner"),)
+    assert predict(work(1.0, 0.5)._replace(products=inner), machine, "pipelined").hidden == close(0.45)
+    other = (Product(0.1e12, 10, "loop-of-others"),)
+    assert predict(work(1.0, 0.5)._replace(products=other), machine, "pipelined").hidden == 0
+
+
 def test_no_more_hides_than_there_is_to_compute(machine):
     found = predict(work(1.0, 5.0), machine, "pipelined")
     assert found.hidden == close(1.0)
