@@ -48,6 +48,7 @@ class Plan(NamedTuple):
         cost: of one device.
         parts: bytes of what is kept from call to call on one device, by what it is.
         gradients: bytes of the gradients on one device, which are temporaries; 0 of an analysis.
+        side: grid points along a side; 0 of an analysis.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Plan(NamedTuple):
     cost: Cost
     parts: dict[str, int]
     gradients: int
+    side: int = 0
 
     @property
     def memory(self) -> dict[str, int]:
@@ -69,17 +71,22 @@ class Plan(NamedTuple):
         return self.parts | rest
 
 
-def of_training(config: SurrogateConfig, strategy: str, samples: int = 1, **parallel) -> Plan:
-    """The plan of a training step of a strategy on all devices, each with so many samples of every batch.
+def of_training(config: SurrogateConfig, name: str, samples: int = 1, node: int = 8, group: int | None = None) -> Plan:
+    """The plan of a training step on all devices, each with so many samples of every batch.
 
     Args:
-        parallel: other settings of `parallel`, in place of the configuration's.
+        name: a strategy, and "+overlap" for gradients that are reduced within the backward loop.
+        node: devices that share a copy of the weights where the strategy has copies.
+        group: layers that travel together; the configuration's where left out.
 
     Raises:
         ValueError: settings that do not fit the devices.
     """
     devices = jax.device_count()
-    own = dataclasses.replace(config.parallel, strategy=strategy, devices=devices, **parallel)
+    strategy, plus, _ = name.partition("+")
+    own = config.parallel
+    asked = {"strategy": strategy, "devices": devices, "overlap": bool(plus), "group": group or own.group}
+    own = dataclasses.replace(own, **asked, fsdp=min(node, devices) if strategy == "hybrid_shard" else None)
     half = Half(**dataclasses.asdict(config.vit))
     layout = sharding.make_layout(own)
     sharding.require_samples(layout, samples * devices, half.depth)
@@ -101,7 +108,8 @@ def of_training(config: SurrogateConfig, strategy: str, samples: int = 1, **para
         "moving average": cost.shard_bytes(state.average),
     }
     cut = _with(sharding.shardings(layout, sharding.specs(layout, shapes.params, 2)), shapes.params)
-    return Plan(strategy, samples * config.train.accumulate, found, parts, cost.shard_bytes(cut))
+    label = name if own.group == 1 else f"{name}, group {own.group}"
+    return Plan(label, samples * config.train.accumulate, found, parts, cost.shard_bytes(cut), config.vit.image_size)
 
 
 def _bytes_read(config: SurrogateConfig) -> float:
