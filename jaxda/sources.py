@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxda.models import sqg
 from jaxda.models.sqg import SQGConfig
+from jaxda.parallel.sharding import Layout
 from jaxda.training import dataset, simulator
 from jaxda.training.dataset import DataConfig, Series, Statistics
 
@@ -37,8 +38,10 @@ def mirrors_of(model: SQGConfig, config: DataConfig) -> Sequence[Callable]:
     return sqg.mirrored(model) if config.mirror else ()
 
 
-def stored(key, series: Series, config: DataConfig, accumulate: int, mirrors: Sequence[Callable] = ()) -> Source:
-    """A series split in time, read by a thread while the step before runs.
+def stored(
+    key, series: Series, config: DataConfig, accumulate: int, layout: Layout, mirrors: Sequence[Callable] = ()
+) -> Source:
+    """A series split in time, read by a thread while the step before runs; each process reads its samples.
 
     Raises:
         ValueError: samples that cannot be made.
@@ -48,13 +51,13 @@ def stored(key, series: Series, config: DataConfig, accumulate: int, mirrors: Se
     _require_validation(series, config, parts.validation)
 
     def batches(normalisation, _, step):
-        number = step * accumulate
+        number, place = step * accumulate, (jax.process_index(), jax.process_count())
         while True:
             some = [
-                dataset.batch_at(key, series, config, parts.train, normalisation, number + i, mirrors=mirrors)
+                dataset.batch_at(key, series, config, parts.train, normalisation, number + i, *place, mirrors)
                 for i in range(accumulate)
             ]
-            yield jax.tree.map(lambda *leaves: np.stack(leaves), *some), None
+            yield layout.placed(layout.batches, jax.tree.map(lambda *leaves: np.stack(leaves), *some)), None
             number += accumulate
 
     return Source(
@@ -66,9 +69,20 @@ def stored(key, series: Series, config: DataConfig, accumulate: int, mirrors: Se
 
 
 def simulated(
-    key, model: SQGConfig, held_out: Series, config: DataConfig, accumulate: int, size: int, days: float, seed: int
+    key,
+    model: SQGConfig,
+    held_out: Series,
+    config: DataConfig,
+    accumulate: int,
+    layout: Layout,
+    *,
+    size: int,
+    days: float,
+    seed: int,
 ) -> Source:
     """A pool of states, spun up for some days, that the model walks on; validated on a run of its own.
+
+    The devices share the work of the model; each has the pool whole.
 
     Args:
         key: of shifts.
@@ -78,18 +92,19 @@ def simulated(
     Raises:
         ValueError: samples that cannot be made.
     """
-    advance, part = simulator.make_lead(model, config), range(held_out.count)
+    advance, part = simulator.make_lead(model, config, layout.mesh), range(held_out.count)
     _require_validation(held_out, config, part)
-    empty = simulator.empty(model, size)
+    empty = simulator.empty(model, size, layout.mesh)
 
     def start(report):
         # the held-out run starts from the seed's own key
-        pool = simulator.spun_up(jax.random.fold_in(jax.random.key(seed), 1), model, size, days, report)
+        pool = simulator.spun_up(jax.random.fold_in(jax.random.key(seed), 1), model, size, days, report, layout.mesh)
         return dataset.statistics(Series.of(np.asarray(pool.states), config.lead_hours[0]), range(size)), pool
 
     def batches(normalisation, pool, _):
         one = simulator.make_next(key, advance, size, config, normalisation, mirrors_of(model, config))
-        step = jax.jit(lambda pool: jax.lax.scan(lambda pool, _: one(pool), pool, length=accumulate))
+        some = lambda pool: jax.lax.scan(lambda pool, _: one(pool), pool, length=accumulate)
+        step = jax.jit(some, out_shardings=(layout.everywhere, layout.batches))
         while True:
             pool, some = step(pool)
             yield some, pool

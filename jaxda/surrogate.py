@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from jaxda import __version__, sources
@@ -26,6 +27,8 @@ from jaxda.output import netcdf
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
 from jaxda.output.training_log import TrainingLog
+from jaxda.parallel import sharding
+from jaxda.parallel.sharding import Layout, ParallelConfig
 from jaxda.settings import Count, NonNegative, Positive, Seed, described, one_line, settings
 from jaxda.sources import Source
 from jaxda.training import dataset, flops, simulator, trainer
@@ -64,6 +67,7 @@ class SurrogateConfig:
     vit: ViTConfig = Field(default_factory=ViTConfig, description="architecture")
     data: DataConfig = Field(default_factory=DataConfig, description="samples")
     train: TrainConfig = Field(default_factory=TrainConfig, description="optimizer and run")
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="devices")
 
     def __post_init__(self):
         if (self.vit.variables, self.vit.image_size, self.vit.image_size) != self.model.shape:
@@ -119,7 +123,7 @@ def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambd
 
 def apply_of(config: ViTConfig) -> Callable:
     """The model as training and forecasts call it."""
-    return lambda params, x, lead_time, key=None: vit.apply(config, params, x, lead_time, key=key)
+    return partial(vit.apply, config)
 
 
 def meta_of(config: SurrogateConfig, normalisation: Statistics) -> dict:
@@ -202,28 +206,33 @@ def train(
     """
     own, apply, key = config.train, apply_of(config.vit), jax.random.key(config.train.seed)
     key_init, key_data, key_train, key_validation = jax.random.split(key, 4)
-    source = make_source(config, series, key_data)
+    layout = sharding.make_layout(config.parallel)
+    sharding.require_samples(layout, config.data.batch, config.vit.depth)
+    source = make_source(config, series, key_data, layout)
     make_state = lambda: trainer.init_state(own, vit.init(key_init, config.vit))
-    step = jax.jit(trainer.make_train_step(own, apply), donate_argnums=0)
+    cut = sharding.shardings(layout, trainer.state_specs(layout, jax.eval_shape(make_state)))
+    step = jax.jit(trainer.make_train_step(own, apply, layout), donate_argnums=0)
     rows: list[dict] = []
     start = lambda: source.start(lambda days: report(0, f"spin-up, {days:g} days"))
     # data that cannot be used leave no folder behind
     begun = None if (out / "checkpoints").is_dir() else start()
     with Checkpoints(out / "checkpoints") as checkpoints, ExitStack() as files:
-        state, best = jax.jit(make_state)(), (math.inf, 0)
+        state, best = jax.jit(make_state, out_shardings=cut)(), (math.inf, 0)
         if checkpoints.last is None:
             normalisation, data = begun or start()
         else:
             state, data, normalisation, best = resumed(checkpoints, config, state, source.empty)
             data = start()[1] if data is None and source.empty is not None else data
         first = int(state.step)
-        log = files.enter_context(TrainingLog(out, first))
-        configuration.write(out / "config.toml", config)
+        writes = jax.process_index() == 0
+        log = files.enter_context(TrainingLog(out, first, writes))
+        if writes:
+            configuration.write(out / "config.toml", config)
         meta = meta_of(config, normalisation)
-        validate = make_validation(config, series, source.validation, normalisation, key_validation)
+        validate = make_validation(config, series, source.validation, normalisation, key_validation, layout)
         samples = config.data.batch * own.accumulate
         work = flops.of_step(config.vit, samples * config.data.roll_out)
-        peak = flops.product_rate(str(config.vit.dtype or jnp.float32.dtype))
+        peak = layout.mesh.size * flops.product_rate(str(config.vit.dtype or jnp.float32.dtype))
         began = time.perf_counter()
         mark = (first, began)  # rates are those of the steps since then
         for number, (some, after) in zip(range(first, own.steps), source.batches(normalisation, data, first)):
@@ -257,28 +266,31 @@ def train(
     return min(rows, key=lambda row: row["rmse_1"]) if rows else {"step": int(state.step), "rmse_1": best[0]}
 
 
-def make_source(config: SurrogateConfig, series: Series, key) -> Source:
+def make_source(config: SurrogateConfig, series: Series, key, layout: Layout) -> Source:
     """The samples that the configuration asks for; raises ValueError where they cannot be made."""
     own = config.series
     if own.source == "series":
         mirrors = sources.mirrors_of(config.model, config.data)
-        return sources.stored(key, series, config.data, config.train.accumulate, mirrors)
+        return sources.stored(key, series, config.data, config.train.accumulate, layout, mirrors)
     given = {"size": own.pool, "days": own.spinup_days, "seed": own.seed}
-    return sources.simulated(key, config.model, series, config.data, config.train.accumulate, **given)
+    return sources.simulated(key, config.model, series, config.data, config.train.accumulate, layout, **given)
 
 
 def resumed(checkpoints: Checkpoints, config: SurrogateConfig, like: TrainState, data=None) -> tuple:
     """The last state in a folder, onto the shardings of another, that of its data, statistics, best error and step.
 
     Raises:
-        FileError: its settings differ, but for how long the run is.
+        FileError: its settings differ, but for how long the run is and on which devices.
     """
     number = checkpoints.last
     meta = checkpoints.meta(number)
     place = checkpoints.folder / str(number)
     before, normalisation = settings_of(meta, place)
     free = lambda own: dataclasses.replace(
-        own, title="", train=dataclasses.replace(own.train, patience=None, log_every=1)
+        own,
+        title="",
+        train=dataclasses.replace(own.train, patience=None, log_every=1),
+        parallel=ParallelConfig(),
     )
     for part in dataclasses.fields(SurrogateConfig):
         was, now = (getattr(free(either), part.name) for either in (before, config))
@@ -301,10 +313,13 @@ def difference(name: str, was, now) -> str:
     return f"{name}.{field} = {getattr(was, field)}, now {getattr(now, field)}"
 
 
-def make_validation(config: SurrogateConfig, series: Series, part: range, normalisation: Statistics, key) -> Callable:
+def make_validation(
+    config: SurrogateConfig, series: Series, part: range, normalisation: Statistics, key, layout: Layout
+) -> Callable:
     """A function: weights -> RMSE and persistence [K] and anomaly correlation by lead, over the same samples each time.
 
-    Samples have the first of the lead times; leads that the part is too short for are left out.
+    Samples have the first of the lead times; leads that the part is too short for are left out. Where the devices do
+    not divide a batch, each forecasts all of it.
     """
     steps = int(dataset.leads(series, config.data)[0])
     leads = min(config.train.validation_leads, (len(part) - 1) // steps)
@@ -313,12 +328,21 @@ def make_validation(config: SurrogateConfig, series: Series, part: range, normal
     own = dataclasses.replace(
         config.data, roll_out=leads, lead_hours=config.data.lead_hours[:1], shift=False, batch=batch
     )
-    kelvin = config.model.kelvin * normalisation.std
-    skill = jax.jit(trainer.make_validation(apply_of(config.vit), jnp.asarray(kelvin, jnp.float32)[:, None, None]))
+    kelvin = jnp.asarray(config.model.kelvin * normalisation.std, jnp.float32)[:, None, None]
+    divides = batch % layout.mesh.size == 0
+    skill = jax.jit(
+        trainer.make_validation(apply_of(config.vit), kelvin, layout.mesh if divides else None),
+        out_shardings=layout.everywhere,
+    )
+    joined = jax.jit(lambda params: params, out_shardings=layout.everywhere)
+    place = (jax.process_index(), jax.process_count()) if divides else (0, 1)
+    cut = NamedSharding(layout.mesh, layout.samples) if divides else layout.everywhere
     count = max(1, min(config.train.validation_batches, samples // batch))
 
     def validate(params) -> dict[str, float]:
-        found = [skill(params, dataset.batch_at(key, series, own, part, normalisation, i)) for i in range(count)]
+        params = joined(params)
+        some = (dataset.batch_at(key, series, own, part, normalisation, i, *place) for i in range(count))
+        found = [skill(params, layout.placed(cut, batch)) for batch in some]
         scores = {}
         for name, values in zip(trainer.Skill._fields, zip(*found, strict=True), strict=True):
             values = np.stack(values)

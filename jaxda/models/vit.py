@@ -34,6 +34,7 @@ The blocks' arrays are stacked, one leading axis of `depth`, and run by one scan
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 
@@ -50,6 +51,8 @@ from jaxda.settings import Count, Fraction, described, settings
 Params = dict[str, Any]
 #: lengths of the waves of sin-cos embeddings go up to 2 pi times this (Vaswani et al. 2017, Sec. 3.5)
 LONGEST = 10000.0
+#: what is kept for the backward pass
+REMAT = {"block": jax.checkpoint_policies.nothing_saveable, "dots": jax.checkpoint_policies.dots_saveable}
 
 
 @settings
@@ -161,17 +164,24 @@ def _gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-def _dropped(key: Array | None, rate, x: Array, shape: tuple[int, ...]) -> Array:
-    """x with entries of a mask of this shape (which broadcasts) dropped at a rate, the others scaled up."""
-    if key is None or (isinstance(rate, float) and rate == 0.0):  # a mask of ones takes its random numbers all the same
+def _dropped(keys: Array | None, rate, x: Array, shape: tuple[int, ...]) -> Array:
+    """x with entries of a mask of this shape (which broadcasts) dropped at a rate, the others scaled up.
+
+    Each sample has its own key `(B,)`: its mask does not depend on which others are on the same device.
+    """
+    if keys is None or (
+        isinstance(rate, float) and rate == 0.0
+    ):  # a mask of ones takes its random numbers all the same
         return x
     # 16 bits decide, half of what a uniform number takes: a rate is met to 1e-5
-    kept = jax.random.bits(key, shape, jnp.uint16) >= jnp.round(65536.0 * rate)
+    bits = jax.vmap(lambda key: jax.random.bits(key, shape[1:], jnp.uint16))(keys)
+    kept = bits >= jnp.round(65536.0 * rate)
     return jnp.where(kept, x / jnp.maximum(1.0 - rate, 1e-6).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
-def _split(key: Array | None, count: int):
-    return [None] * count if key is None else jax.random.split(key, count)
+def _split(keys: Array | None, count: int):
+    """Keys `(count, B)` of keys `(B,)`, or as often None."""
+    return [None] * count if keys is None else jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)
 
 
 def _attention(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
@@ -218,9 +228,9 @@ class Block(nnx.Module):
         out = _attention(q, k, v, bias)
         return self.proj(out.reshape(x.shape))
 
-    def __call__(self, x: Array, drop_path: Array, key: Array | None) -> Array:
+    def __call__(self, x: Array, drop_path: Array, keys: Array | None) -> Array:
         rate, one = self.config.dropout, (len(x), 1, 1)
-        keys = _split(key, 5)
+        keys = _split(keys, 5)
         attended = _dropped(keys[0], rate, self.attention(self.norm1(x)), x.shape)
         x = x + _dropped(keys[1], drop_path, attended, one)
         hidden = _gelu(self.fc1(self.norm2(x)))
@@ -345,42 +355,78 @@ def count_parameters(config: ViTConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
-def apply(config: ViTConfig, params: Params, x: Array, lead_time: Array, *, key: Array | None = None) -> Array:
+def apply(
+    config: ViTConfig,
+    params: Params,
+    x: Array,
+    lead_time: Array,
+    *,
+    keys: Array | None = None,
+    whole: Callable[[str, Any], Any] | None = None,
+    group: int = 1,
+) -> Array:
     """States one lead time later.
 
     Args:
-        params: of `init` or `vit_torch.from_torch`.
+        params: of `init` or `vit_torch.from_torch`; in whatever form `whole` takes them.
         x: normalised states `(B, variables, image_size, image_size)`.
         lead_time: `(B,)`, in whatever unit the model was trained with (jaxda: days).
-        key: of dropout and stochastic depth; None: neither, as in forecasts.
+        keys: of dropout and stochastic depth, one a sample `(B,)`; None: neither, as in forecasts.
+        whole: a function ("trunk" or "blocks", some of its parameters) -> the arrays themselves, where they are used:
+            `parallel.sharding.make_whole`. Blocks are asked for by groups, again in the backward pass.
+        group: blocks in a group; it divides their number.
 
     Returns:
         Normalised states, of the shape and type of x.
     """
     trunk_graph, block_graph = _graphs(config)
-    trunk = nnx.merge(trunk_graph, nnx.State(params["trunk"]))
-    key_tokens, key_blocks = _split(key, 2)
+    trunk = nnx.merge(trunk_graph, nnx.State(whole("trunk", params["trunk"]) if whole else params["trunk"]))
+    keys_tokens, keys_blocks = _split(keys, 2)
     seen = x
     if config.first_guess:
         guess = advection.first_guess(x, trunk.inversion[...].astype(x.dtype), lead_time, config.first_guess)
         seen, x = jnp.concatenate([x, guess], 1), guess
     seen = jnp.concatenate([seen, *advection.induced_velocities(seen)], 1) if config.velocities else seen
     tokens = trunk.embed(seen if config.dtype is None else seen.astype(config.dtype), lead_time)
-    tokens = _dropped(key_tokens, config.dropout, tokens, tokens.shape)
+    tokens = _dropped(keys_tokens, config.dropout, tokens, tokens.shape)
 
     def block(tokens, layer):
-        arrays, rate, key = layer
-        return nnx.merge(block_graph, nnx.State(arrays))(tokens, rate, key), None
+        arrays, rate, keys = layer
+        return nnx.merge(block_graph, nnx.State(arrays))(tokens, rate, keys), None
 
-    policies = {"block": jax.checkpoint_policies.nothing_saveable, "dots": jax.checkpoint_policies.dots_saveable}
-    if config.remat != "none":
-        block = jax.checkpoint(block, policy=policies[config.remat], prevent_cse=False)
     rates = jnp.linspace(0.0, config.drop_path, config.depth)
-    keys = None if key is None else jax.random.split(key_blocks, config.depth)
-    tokens, _ = jax.lax.scan(block, tokens, (params["blocks"], rates, keys), unroll=config.unroll)
+    layers = (params["blocks"], rates, None if keys is None else _split(keys_blocks, config.depth))
+    if whole is None:
+        body = block if config.remat == "none" else _forgetful(block, REMAT[config.remat])
+        tokens, _ = jax.lax.scan(body, tokens, layers, unroll=config.unroll)
+    else:
+        tokens, _ = jax.lax.scan(_by_groups(block, whole, config), tokens, _grouped(layers, group))
     out = trunk.decode(tokens).astype(x.dtype)
     if config.advection:
         along_x, along_y, out = jnp.split(out, 3, 1)
         half_patch = 0.5 * config.patch_size
         x = advection.moved(x, half_patch * along_x, half_patch * along_y)
     return x + out if config.residual else out
+
+
+def _grouped(layers: Any, group: int) -> Any:
+    """Arrays `(depth, ...)` as `(depth/group, group, ...)`."""
+    return jax.tree.map(lambda array: array.reshape(-1, group, *array.shape[1:]), layers)
+
+
+def _by_groups(block: Callable, whole: Callable[[str, Any], Any], config: ViTConfig) -> Callable:
+    """The body of a scan over groups of blocks, whose arrays are made whole for it, and again in the backward pass.
+
+    Whatever a policy keeps, it may not be made of weights alone; so remat = "none" keeps no more than "dots" here.
+    """
+
+    def some(tokens, layers):
+        arrays, rates, keys = layers
+        return jax.lax.scan(block, tokens, (whole("blocks", arrays), rates, keys), unroll=config.unroll)
+
+    return _forgetful(some, REMAT["dots" if config.remat == "none" else config.remat])
+
+
+def _forgetful(body: Callable, policy: Callable) -> Callable:
+    """The body of a scan, of which the backward pass computes again what the policy does not keep."""
+    return jax.checkpoint(body, policy=policy, prevent_cse=False)

@@ -27,16 +27,18 @@ class TrainingLog:
     Args:
         folder: of the run; made if it is not there.
         step: steps done before.
+        writes: whether it does anything; of several processes one does.
 
     Raises:
         FileError: a log.csv that is none of ours.
     """
 
-    def __init__(self, folder: Path, step: int):
-        self._table = folder / "log.csv"
+    def __init__(self, folder: Path, step: int, writes: bool = True):
+        self._table, self._writes, self._events = folder / "log.csv", writes, None
+        if not writes:
+            return
         self._rows = [row for row in read(self._table) if int(row["step"]) <= step] if self._table.exists() else []
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = None
         if SummaryWriter is not None:
             self._events = SummaryWriter(str(folder / "events"), purge_step=step + 1 if step else None, flush_secs=10)
         else:
@@ -58,6 +60,8 @@ class TrainingLog:
 
     def row(self, values: Mapping[str, float]) -> None:
         """A validation: a row of the table, written whole or not at all, and points of curves."""
+        if not self._writes:
+            return
         self._rows.append(dict(values))
         names = dict.fromkeys(name for row in [values, *self._rows] for name in row)
         waiting = self._table.with_suffix(".csv.part")

@@ -35,7 +35,7 @@ def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Calla
 
     Args:
         function: of states `(..., *shape)`, each by itself; it is given one, `(*shape)`, or several.
-        mesh: None for one device of the default kind.
+        mesh: of any axes, over all of which the members are spread; None for one device of the default kind.
 
     Raises:
         ValueError: at the call, where the devices do not divide the members.
@@ -48,7 +48,7 @@ def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Calla
 
     if mesh is None or mesh.size == 1:
         return one_device
-    spec = PartitionSpec("member")
+    spec = PartitionSpec(mesh.axis_names)
     spread = jax.shard_map(one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
     def checked(ensemble):

@@ -8,18 +8,32 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-#: (params, x, lead_time, key) -> the state after the lead time; key None in forecasts
+#: (params, x, lead_time, keys=None) -> the state after the lead time; keys `(B,)`, one a sample, None in forecasts
 Apply = Callable[..., Array]
 
 
-def roll_out(apply: Apply, params, x: Array, lead_time: Array, steps: int, key: Array | None = None) -> Array:
-    """States `(B, steps, ...)` after 1 .. steps leads, each forecast from the one before."""
+def roll_out(
+    apply: Apply, params, x: Array, lead_time: Array, steps: int, keys: Array | None = None, unrolled: bool = False
+) -> Array:
+    """States `(B, steps, ...)` after 1 .. steps leads, each forecast from the one before.
+
+    Args:
+        unrolled: no loop in the program. In the derivative of a `lax.scan` JAX moves what depends on the weights alone
+            out of the loop: weights that are gathered from other devices would all be gathered first, and kept.
+    """
 
     def on(state, number):
-        after = apply(params, state, lead_time, None if key is None else jax.random.fold_in(key, number))
+        own = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+        after = apply(params, state, lead_time, keys=own)
         return after, after
 
-    return jnp.moveaxis(jax.lax.scan(on, x, jnp.arange(steps))[1], 0, 1)
+    if not unrolled:
+        return jnp.moveaxis(jax.lax.scan(on, x, jnp.arange(steps))[1], 0, 1)
+    states = []
+    for number in range(steps):
+        x, _ = on(x, number)
+        states.append(x)
+    return jnp.stack(states, 1)
 
 
 def mean_square(forecast: Array, truth: Array) -> Array:
@@ -42,10 +56,10 @@ def spectral(forecast: Array, truth: Array) -> Array:
 
 
 def make_loss(apply: Apply, spectral_weight: float = 0.0) -> Callable:
-    """A function (params, batch, key) -> loss of the batch's roll-out, mean over its leads."""
+    """A function (params, batch, keys) -> loss of the batch's roll-out, mean over its samples and leads."""
 
-    def loss(params, batch, key):
-        forecast = roll_out(apply, params, batch.x, batch.lead_time, batch.y.shape[1], key)
+    def loss(params, batch, keys):
+        forecast = roll_out(apply, params, batch.x, batch.lead_time, batch.y.shape[1], keys, unrolled=True)
         total = mean_square(forecast, batch.y)
         return total + spectral_weight * spectral(forecast, batch.y) if spectral_weight else total
 

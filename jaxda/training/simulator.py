@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxda.models import sqg
 from jaxda.models.sqg import SQGConfig
@@ -47,9 +48,9 @@ def lead_steps(model: SQGConfig, config: DataConfig) -> int:
     return whole
 
 
-def make_lead(model: SQGConfig, config: DataConfig) -> Callable[[Array], Array]:
-    """States `(B, 2, N, N)` in m/s -> the same one lead later; raises as `lead_steps` does."""
-    return over_members(sqg.make_advance(model, lead_steps(model, config)), None)
+def make_lead(model: SQGConfig, config: DataConfig, mesh: Mesh | None = None) -> Callable[[Array], Array]:
+    """States `(B, 2, N, N)` in m/s, spread over a mesh -> the same one lead later; raises as `lead_steps` does."""
+    return over_members(sqg.make_advance(model, lead_steps(model, config)), mesh)
 
 
 def require_pool(size: int, config: DataConfig) -> None:
@@ -59,24 +60,37 @@ def require_pool(size: int, config: DataConfig) -> None:
         raise ValueError(f"pool = {size} is not a multiple of batch = {config.batch}; use {whole}")
 
 
-def empty(model: SQGConfig, size: int) -> Pool:
-    """A pool of zeros: what a checkpoint's is read onto."""
-    return Pool(jnp.zeros((size, *model.shape), jnp.float32), jnp.zeros((), jnp.int32))
+def empty(model: SQGConfig, size: int, mesh: Mesh | None = None) -> Pool:
+    """A pool of zeros: what a checkpoint's is read onto; all devices of a mesh have it whole."""
+    return _everywhere(lambda: Pool(jnp.zeros((size, *model.shape), jnp.float32), jnp.zeros((), jnp.int32)), mesh)()
 
 
 def spun_up(
-    key: Array, model: SQGConfig, size: int, days: float, report: Callable[[float], None] = lambda days: None
+    key: Array,
+    model: SQGConfig,
+    size: int,
+    days: float,
+    report: Callable[[float], None] = lambda days: None,
+    mesh: Mesh | None = None,
 ) -> Pool:
-    """A pool of `size` states, each from its own noise, after some days; `report` is told the days made."""
+    """A pool of `size` states, each from its own noise, after some days; `report` is told the days made.
+
+    The devices of a mesh share the work, and have the pool whole.
+    """
     parts = max(1, math.ceil(days / 5.0))
     steps = round(HOURS_PER_DAY * days / parts / model.step_hours)
-    advance = jax.jit(over_members(sqg.make_advance(model, steps), None))
-    start = jax.vmap(lambda key: sqg.initial_state(key, model))
-    states = start(jax.random.split(key, size)).astype(jnp.float32)
+    advance = _everywhere(over_members(sqg.make_advance(model, steps), mesh), mesh)
+    start = jax.vmap(lambda key: sqg.initial_state(key, model).astype(jnp.float32))
+    pool = _everywhere(lambda: Pool(start(jax.random.split(key, size)), jnp.zeros((), jnp.int32)), mesh)()
     for _ in range(parts):
-        states = jax.block_until_ready(advance(states))
+        pool = pool._replace(states=jax.block_until_ready(advance(pool.states)))
         report(days / parts)
-    return Pool(states, jnp.zeros((), jnp.int32))
+    return pool
+
+
+def _everywhere(function: Callable, mesh: Mesh | None) -> Callable:
+    """A function compiled so that all devices of a mesh have its results whole."""
+    return jax.jit(function) if mesh is None else jax.jit(function, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def make_next(

@@ -18,9 +18,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import Mesh, PartitionSpec
 from pydantic import Field, model_validator
 
 from jaxda import diagnostics
+from jaxda.parallel import sharding
+from jaxda.parallel.sharding import Layout
 from jaxda.settings import Count, Fraction, NonNegative, Positive, Seed, described, settings
 from jaxda.training.loss import Apply, make_loss, roll_out
 
@@ -81,9 +84,8 @@ def schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Clipping, then AdamW with the decay mask."""
-    adamw = optax.adamw(schedule(config), b1=0.9, b2=0.99, weight_decay=config.weight_decay, mask=decayed)
-    return optax.chain(optax.clip_by_global_norm(config.clip), adamw)
+    """AdamW with the decay mask; element by element, so it serves parts of arrays as well."""
+    return optax.adamw(schedule(config), b1=0.9, b2=0.99, weight_decay=config.weight_decay, mask=decayed)
 
 
 def init_state(config: TrainConfig, params) -> TrainState:
@@ -93,34 +95,75 @@ def init_state(config: TrainConfig, params) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, average, make_optimizer(config).init(params))
 
 
-def make_train_step(config: TrainConfig, apply: Apply) -> Callable:
-    """A pure function (state, batches, key) -> (state, Metrics).
+def state_specs(layout: Layout, state: TrainState) -> TrainState:
+    """How a state `(arrays or their shapes)` is cut over the devices of a layout."""
+    cut = lambda tree, stage: sharding.specs(layout, tree, stage)
+    return TrainState(PartitionSpec(), cut(state.params, 3), cut(state.average, 1), cut(state.optimizer, 1))
 
-    `batches` is a `dataset.Batch` with one leading axis of `accumulate`, whose gradients are averaged. The key is that
-    of the whole training: the step folds its number in.
+
+def make_train_step(config: TrainConfig, apply: Apply, layout: Layout | None = None) -> Callable:
+    """A pure function (state, batches, key) -> (state, Metrics), on the devices of a layout; None: on the default one.
+
+    `batches` is a `dataset.Batch` with one leading axis of `accumulate`, whose gradients are averaged; each device has
+    its part of every batch. The key is that of the whole training: the step folds its number in, and each sample its
+    own, so that the numbers do not depend on the devices.
     """
-    loss, optimizer, rate = make_loss(apply, config.spectral_weight), make_optimizer(config), schedule(config)
+    layout = layout or sharding.alone()
+    optimizer, rate = make_optimizer(config), schedule(config)
+    cut_state = 1 <= layout.stage < 3  # the optimizer has parts of weights that are whole
 
-    def train_step(state: TrainState, batches, key: Array) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(key, state.step)
-
-        def add(total, item):
-            number, batch = item
-            found = jax.value_and_grad(loss)(state.params, batch, jax.random.fold_in(key, number))
-            return jax.tree.map(lambda a, b: a + b / config.accumulate, total, found), None
-
-        nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
-        (value, gradient), _ = jax.lax.scan(add, nothing, (jnp.arange(config.accumulate), batches))
-        norm = optax.tree.norm(gradient)
+    def one_device(cuts, state: TrainState, batches, key: Array) -> tuple[TrainState, Metrics]:
+        value, gradient = mean_gradient(cuts, state, batches, jax.random.fold_in(key, state.step))
+        value, norm = sharding.mean_and_norm(layout, cuts, value, gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        updates, after = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        gradient = jax.tree.map(lambda g: jnp.where(norm < config.clip, g, g / norm * config.clip), gradient)
+        if layout.stage == 1:
+            gradient = sharding.own_parts(layout, cuts, gradient)
+        before = sharding.own_parts(layout, cuts, state.params) if cut_state else state.params
+        updates, after = optimizer.update(gradient, state.optimizer, before)
+        params = optax.apply_updates(before, updates)
         # the average of a young run would be its random start: 1/step until that is less than what is asked
         part = jnp.maximum(1.0 - config.ema, 1.0 / (state.step + 1.0))
         average = optax.incremental_update(params, state.average, part)
         moved = TrainState(state.step + 1, params, average, after)
-        kept = jax.tree.map(partial(jnp.where, finite), moved, state)
+        kept = jax.tree.map(partial(jnp.where, finite), moved, state._replace(params=before))
+        if cut_state:
+            kept = kept._replace(params=sharding.joined_parts(layout, cuts, kept.params))
         return kept, Metrics(value, norm, rate(state.step), finite)
+
+    def mean_gradient(cuts, state: TrainState, batches, key: Array):
+        """Loss of this device's samples, and the gradient of all: whole, or from stage 2 on this device's parts."""
+        whole = sharding.make_whole(layout, cuts)
+        loss = make_loss(partial(apply, whole=whole, group=layout.group) if whole else apply, config.spectral_weight)
+        samples = batches.x.shape[1]
+        numbers = jax.lax.axis_index(sharding.AXES) * samples + jnp.arange(samples)
+        parts = sharding.own_parts(layout, cuts, state.params) if layout.stage == 2 else state.params
+        nothing = jax.tree.map(jnp.zeros_like, parts)
+
+        def add(total, item):
+            number, batch = item
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, number), numbers)
+            if layout.stage == 2:
+                of_parts = lambda own: loss(sharding.with_parts(state.params, own), batch, keys)
+                found = jax.value_and_grad(of_parts)(nothing)
+            else:
+                found = jax.value_and_grad(loss)(state.params, batch, keys)
+            return jax.tree.map(lambda a, b: a + b / config.accumulate, total, found), None
+
+        every = (jnp.arange(config.accumulate), batches)
+        (value, gradient), _ = jax.lax.scan(add, (jnp.zeros(()), nothing), every)
+        return value, jax.tree.map(lambda g: g / layout.mesh.size, sharding.summed(layout, cuts, gradient))
+
+    def train_step(state: TrainState, batches, key: Array) -> tuple[TrainState, Metrics]:
+        of_state, everywhere = state_specs(layout, state), PartitionSpec()
+        spread = jax.shard_map(
+            partial(one_device, sharding.cuts(layout, state.params)),
+            mesh=layout.mesh,
+            in_specs=(of_state, PartitionSpec(None, *layout.samples), everywhere),
+            out_specs=(of_state, everywhere),
+            check_vma=False,
+        )
+        return spread(state, batches, key)
 
     return train_step
 
@@ -133,16 +176,20 @@ class Skill(NamedTuple):
     correlation: Array
 
 
-def make_validation(apply: Apply, scale: Array) -> Callable:
+def make_validation(apply: Apply, scale: Array, mesh: Mesh | None = None) -> Callable:
     """A function (params, batch) -> `Skill` of the roll-out from the batch.
 
     `scale` `(V, 1, 1)` turns normalised values into the unit of the scores. Anomalies are from the training mean, which
     is zero in normalised units: a climatological forecast has correlation zero, and the states' standard deviation for
-    its RMSE.
+    its RMSE. On a mesh each device forecasts its samples with weights that all have whole.
     """
 
     def validate(params, batch) -> Skill:
-        forecast = roll_out(apply, params, batch.x, batch.lead_time, batch.y.shape[1])
+        run = lambda params, x, lead_time: roll_out(apply, params, x, lead_time, batch.y.shape[1])
+        if mesh is not None:
+            cut = PartitionSpec(mesh.axis_names)
+            run = jax.shard_map(run, mesh=mesh, in_specs=(PartitionSpec(), cut, cut), out_specs=cut, check_vma=False)
+        forecast = run(params, batch.x, batch.lead_time)
         by_lead = lambda score, x: jax.vmap(lambda a, b: score(a, b), (1, 1))(x, batch.y)
         stay = jnp.broadcast_to(batch.x[:, None], batch.y.shape)
         rmse = lambda a, b: diagnostics.rmse(a * scale, b * scale)

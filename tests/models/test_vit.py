@@ -144,7 +144,7 @@ def test_dropout_is_the_keys_and_its_mean_is_the_model_without():
     own = config(dropout=0.2, drop_path=0.3)
     params, (x, lead_time) = vit.init(KEY, own), states(64)
     x = jnp.broadcast_to(x[:1], x.shape)
-    run = jax.jit(lambda key: vit.apply(own, params, x, lead_time, key=key))
+    run = jax.jit(lambda key: vit.apply(own, params, x, lead_time, keys=jax.random.split(key, len(x))))
     first, again, other = run(jax.random.key(1)), run(jax.random.key(1)), run(jax.random.key(2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -152,7 +152,7 @@ def test_dropout_is_the_keys_and_its_mean_is_the_model_without():
     still = vit.apply(own, params, x, lead_time)
     np.testing.assert_array_equal(still[0], still[1])
     nothing = config(dropout=0.0, drop_path=0.0)
-    kept = vit.apply(nothing, params, x, lead_time, key=KEY)
+    kept = vit.apply(nothing, params, x, lead_time, keys=jax.random.split(KEY, len(x)))
     np.testing.assert_allclose(kept, still, rtol=1e-5, atol=1e-6)
 
 
@@ -160,7 +160,7 @@ def test_all_blocks_are_run_and_the_last_is_skipped_most():
     """drop_path = 1: the last block is never run in training, the first always."""
     own = config(dropout=0.0, drop_path=1.0, depth=2)
     params, (x, lead_time) = vit.init(KEY, own), states()
-    trained = lambda params: vit.apply(own, params, x, lead_time, key=KEY)
+    trained = lambda params: vit.apply(own, params, x, lead_time, keys=jax.random.split(KEY, len(x)))
     changed = lambda i: jax.tree.map(lambda a: a.at[i].multiply(2.0), params["blocks"])
     np.testing.assert_array_equal(trained(params | {"blocks": changed(1)}), trained(params))
     assert (trained(params | {"blocks": changed(0)}) != trained(params)).any()
@@ -170,7 +170,9 @@ def test_all_blocks_are_run_and_the_last_is_skipped_most():
 def test_remat_changes_memory_not_numbers(x64, assert_near, remat):
     params, (x, lead_time) = jax.tree.map(jnp.float64, vit.init(KEY, TINY)), states()
     x = x.astype(jnp.float64)
-    gradient = lambda own: jax.grad(lambda p: jnp.sum(vit.apply(own, p, x, lead_time, key=KEY) ** 2))(params)
+    gradient = lambda own: jax.grad(
+        lambda p: jnp.sum(vit.apply(own, p, x, lead_time, keys=jax.random.split(KEY, len(x))) ** 2)
+    )(params)
     for found, expected in zip(*map(jax.tree.leaves, (gradient(config(remat=remat)), gradient(TINY)))):
         assert_near(found, expected, 1e-10)
 

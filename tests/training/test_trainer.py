@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 CONFIG = TrainConfig(steps=50, warmup=0, learning_rate=0.01, weight_decay=0.1, ema=0.9)
 
 
-def linear(params, x, lead_time, key=None):
+def linear(params, x, lead_time, keys=None):
     """x times one number a variable, by the lead time: as simple as a surrogate can be."""
     return (
         x * (1.0 + lead_time[:, None, None, None] * params["layer"]["kernel"][:, None, None]) + params["layer"]["bias"]
@@ -49,10 +49,12 @@ def test_a_roll_out_is_the_model_on_its_own_forecasts():
 
 
 def test_each_lead_has_its_own_dropout_key():
-    noisy = lambda params, x, lead_time, key: x + jax.random.normal(key, x.shape)
+    noisy = lambda params, x, lead_time, keys: x + jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
     data = batch()
-    found = loss.roll_out(noisy, None, data.x, data.lead_time, 2, KEY)
+    keys = jax.random.split(KEY, len(data.x))
+    found = loss.roll_out(noisy, None, data.x, data.lead_time, 2, keys)
     assert jnp.abs((found[:, 1] - found[:, 0]) - (found[:, 0] - data.x)).max() > 0.1
+    np.testing.assert_array_equal(loss.roll_out(noisy, None, data.x, data.lead_time, 2, keys, unrolled=True), found)
 
 
 def test_the_spectral_loss_knows_amplitudes_and_no_phases(x64):
@@ -66,9 +68,9 @@ def test_the_spectral_loss_knows_amplitudes_and_no_phases(x64):
 def test_the_loss_is_the_mean_over_leads_and_the_weighted_spectral_one():
     data = batch()
     forecast = loss.roll_out(linear, params(), data.x, data.lead_time, 2)
-    plain = loss.make_loss(linear)(params(), data, KEY)
+    plain = loss.make_loss(linear)(params(), data, None)
     assert plain == pytest.approx(float(np.mean((forecast - data.y) ** 2)), rel=1e-6)
-    both = loss.make_loss(linear, 0.1)(params(), data, KEY)
+    both = loss.make_loss(linear, 0.1)(params(), data, None)
     assert both == pytest.approx(float(plain + 0.1 * loss.spectral(forecast, data.y)), rel=1e-6)
 
 
@@ -89,7 +91,7 @@ def test_two_steps_are_adamw_by_hand(x64):
     start = jax.tree.map(jnp.float64, params())
     data = jax.tree.map(jnp.float64, data)
     state = trainer.init_state(config, start)
-    of = jax.grad(lambda p: loss.make_loss(linear)(p, jax.tree.map(lambda a: a[0], data), KEY))
+    of = jax.grad(lambda p: loss.make_loss(linear)(p, jax.tree.map(lambda a: a[0], data), None))
     p, m, v = start, jax.tree.map(jnp.zeros_like, start), jax.tree.map(jnp.zeros_like, start)
     average = start
     for t in (1, 2):
@@ -151,7 +153,7 @@ def test_training_finds_the_model_of_the_data():
 
 def test_a_vit_is_trained_the_same_after_a_restart():
     own = vit.ViTConfig(image_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2, residual=True, dropout=0.1)
-    apply = lambda params, x, lead_time, key=None: vit.apply(own, params, x, lead_time, key=key)
+    apply = lambda params, x, lead_time, keys=None: vit.apply(own, params, x, lead_time, keys=keys)
     config = dataclasses.replace(CONFIG, learning_rate=5e-3, warmup=2)
     step = jax.jit(trainer.make_train_step(config, apply))
 
