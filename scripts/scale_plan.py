@@ -26,7 +26,7 @@ import jax
 
 from jaxda import config as configuration
 from jaxda.output import report
-from jaxda.parallel import launch
+from jaxda.parallel import launch, sharding
 from jaxda.parallel.machine import Machine
 from jaxda.parallel.scaling import OVERLAPS
 from jaxda.planning import programs, tables
@@ -35,7 +35,7 @@ from jaxda.settings import Parser, at_least
 from jaxda.surrogate import SurrogateConfig
 
 MACHINE = Path(__file__).parents[1] / "configs" / "machines" / "frontier.toml"
-#: what --strategies takes; +overlap reduces gradients within the backward loop
+#: what --strategies all means; +overlap reduces gradients within the backward loop
 STRATEGIES = ("ddp", "ddp+overlap", "zero1", "zero2", "zero3", "hybrid_shard", "hybrid_shard+overlap")
 
 
@@ -113,11 +113,12 @@ def plans_of(config, given: argparse.Namespace, machine: Machine) -> list[Plan]:
             if name not in config.filters:
                 raise ValueError(f"--filters {name}: is none of {', '.join(config.filters)}; use those")
         return [programs.of_analysis(config, name, given.samples) for name in asked]
-    asked = given.strategies.split(",") if given.strategies else [config.parallel.strategy]
+    default = f"{config.parallel.strategy}{'+overlap' * config.parallel.overlap}"
+    asked = given.strategies.split(",") if given.strategies else [default]
     asked = list(STRATEGIES) if asked == ["all"] else asked
     found = []
     for name in asked:
-        if name not in STRATEGIES:
+        if name.removesuffix("+overlap") not in sharding.STAGES:
             raise ValueError(f"--strategies {name}: is none of {', '.join(STRATEGIES)}; use those")
         found.append(programs.of_training(config, name, given.samples, machine.node))
     best, choice = tables.best_of(found, machine, given.overlap)
