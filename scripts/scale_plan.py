@@ -62,8 +62,9 @@ def devices_of(given: argparse.Namespace) -> None:
     Raises:
         ValueError: JAX has other devices already.
     """
-    flag = f"--xla_force_host_platform_device_count={given.devices}"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    flags = [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={given.devices}"]
+    flags.append("--xla_backend_optimization_level=0")  # of the machine code, which nobody runs: half of the time
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
     jax.config.update("jax_platforms", "cpu")
     launch.start("float32")
     if jax.device_count() != given.devices:
