@@ -121,13 +121,11 @@ def plans_of(config, given: argparse.Namespace, machine: Machine) -> list[Plan]:
     for name in asked:
         if name.removesuffix("+overlap") not in sharding.STAGES:
             raise ValueError(f"--strategies {name}: is none of {', '.join(STRATEGIES)}; use those")
-        found.append(programs.of_training(config, name, given.samples, machine.node))
+        found.append(programs.of_training(programs.training(config, name, given.samples, machine.node)))
     best, choice = tables.best_of(found, machine, given.overlap)
     group = tables.group_of(best, choice)
     if group > 1:
-        found.append(
-            programs.of_training(config, best.name, given.samples, machine.node, group * config.parallel.group)
-        )
+        found.append(programs.of_training(config, name, given.samples, machine.node, group * config.parallel.group))
     return found
 
 

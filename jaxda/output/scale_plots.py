@@ -32,16 +32,13 @@ def memory(path: str | Path, found: Mapping[str, Mapping[str, Mapping[str, float
             height = np.array([parts.get(kind, 0) / 1e9 for parts in strategies.values()])
             axes.bar(range(len(strategies)), height, 0.7, bottom, color=COLOURS[number % len(COLOURS)], label=kind)
             bottom += height
-        axes.axhline(limit / 1e9, color="0.3", linestyle=":", linewidth=1.2)
+        axes.axhline(limit / 1e9, color="0.3", linestyle=":", linewidth=1.2, label=f"there is: {limit / 1e9:g} GB")
         for place, top in enumerate(bottom):
             axes.annotate(f"{top:.3g}", (place, top), (0, 2), textcoords="offset points", ha="center", fontsize="small")
         axes.set_xticks(range(len(strategies)), list(strategies), rotation=45, ha="right", fontsize="small")
         axes.set_title(training, fontsize="medium")
         axes.set_ylim(0, 1.12 * max(limit / 1e9, bottom.max()))
     panels[0].set_ylabel("memory of a device [GB]")
-    panels[0].annotate(
-        f"{limit / 1e9:g} GB", (0, limit / 1e9), (-0.4, 2), textcoords="offset points", fontsize="small", color="0.3"
-    )
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")

@@ -7,6 +7,7 @@ have, and compiled for abstract arrays: nothing is allocated, nothing is run (`p
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from jaxda.models.vit import ViTConfig
 from jaxda.parallel import cost, sharding
 from jaxda.parallel.cost import Cost
 from jaxda.parallel.mesh import member_mesh
+from jaxda.parallel.sharding import Layout
 from jaxda.surrogate import SurrogateConfig, apply_of
 from jaxda.training import trainer
 from jaxda.training.dataset import Batch
@@ -71,8 +73,17 @@ class Plan(NamedTuple):
         return self.parts | rest
 
 
-def of_training(config: SurrogateConfig, name: str, samples: int = 1, node: int = 8, group: int | None = None) -> Plan:
-    """The plan of a training step on all devices, each with so many samples of every batch.
+class Training(NamedTuple):
+    """A training step, jitted, and its arguments as abstract arrays with shardings: state, batches, key."""
+
+    step: Callable
+    arguments: tuple
+    layout: Layout
+    config: SurrogateConfig
+
+
+def training(config: SurrogateConfig, name: str, samples: int = 1, node: int = 8, group: int | None = None) -> Training:
+    """A training step on all devices, each with so many samples of every batch.
 
     Args:
         name: a strategy, and "+overlap" for gradients that are reduced within the backward loop.
@@ -99,17 +110,26 @@ def of_training(config: SurrogateConfig, name: str, samples: int = 1, node: int 
     given = lambda *more: jax.ShapeDtypeStruct((*shape, *more), jnp.float32, sharding=along)
     batch = Batch(given(*fields), given(), given(config.data.roll_out, *fields))
     step = jax.jit(trainer.make_train_step(config.train, apply_of(half), layout), donate_argnums=0)
-    found = cost.of(step, state, batch, _key(whole), devices=devices)
-    reading = samples * config.train.accumulate * _bytes_read(config) if config.series.source == "series" else 0.0
+    return Training(step, (state, batch, _key(whole)), layout, dataclasses.replace(config, parallel=own))
+
+
+def of_training(built: Training) -> Plan:
+    """The plan of a training step."""
+    (state, batch, _), layout, config = built.arguments, built.layout, built.config
+    accumulate, every = batch.x.shape[:2]
+    samples = accumulate * every / layout.mesh.size
+    found = cost.of(built.step, *built.arguments, devices=layout.mesh.size)
+    reading = samples * _bytes_read(config) if config.series.source == "series" else 0.0
     found = found._replace(work=found.work._replace(reading=reading))
     parts = {
         "parameters": cost.shard_bytes(state.params),
         "optimizer": cost.shard_bytes(state.optimizer),
         "moving average": cost.shard_bytes(state.average),
     }
-    cut = _with(sharding.shardings(layout, sharding.specs(layout, shapes.params, 2)), shapes.params)
-    label = name if own.group == 1 else f"{name}, group {own.group}"
-    return Plan(label, samples * config.train.accumulate, found, parts, cost.shard_bytes(cut), config.vit.image_size)
+    cut = _with(sharding.shardings(layout, sharding.specs(layout, state.params, 2)), state.params)
+    own = config.parallel
+    name = f"{own.strategy}{'+overlap' * own.overlap}{f', group {own.group}' * (own.group > 1)}"
+    return Plan(name, samples, found, parts, cost.shard_bytes(cut), config.vit.image_size)
 
 
 def _bytes_read(config: SurrogateConfig) -> float:
