@@ -9,6 +9,7 @@ the efficiency against --base devices, and the size of messages that is best (do
     --samples 1                         of every batch, or members, on each device
     --values model.dim=100000,1000000   a plan for each value of a field
     --machine FILE.toml                 such as scripts/measure_machine.py writes
+    --again FILE.json                   tables and figures of what --json wrote, for another machine
 
 Exit status: 0; 2 for bad input, said in one line; 3 if no strategy of a training fits the memory.
 """
@@ -29,7 +30,7 @@ from jaxda.output import report
 from jaxda.parallel import launch, sharding
 from jaxda.parallel.machine import Machine
 from jaxda.parallel.scaling import OVERLAPS
-from jaxda.planning import programs, tables
+from jaxda.planning import programs, stored, tables
 from jaxda.planning.programs import Plan
 from jaxda.settings import Parser, at_least
 from jaxda.surrogate import SurrogateConfig
@@ -42,7 +43,7 @@ STRATEGIES = ("ddp", "ddp+overlap", "zero1", "zero2", "zero3", "hybrid_shard", "
 def parser() -> Parser:
     """The command line."""
     own = Parser("scale_plan.py", __doc__)
-    own.add_argument("configs", nargs="+", metavar="CONFIG", help="files of trainings or of experiments")
+    own.add_argument("configs", nargs="*", metavar="CONFIG", help="files of trainings or of experiments")
     own.add_argument("--devices", type=at_least(1), default=1024, help="that the programs are for [1]")
     own.add_argument("--base", type=at_least(1), default=8, help="devices that efficiencies are against [1]")
     own.add_argument("--machine", default=MACHINE, metavar="FILE.toml", help="default: configs/machines/frontier.toml")
@@ -53,6 +54,7 @@ def parser() -> Parser:
     own.add_argument("--values", metavar="FIELD=A,B,...", help="one plan for each value")
     own.add_argument("--figures", type=Path, metavar="DIR", help="folder for figures")
     own.add_argument("--json", type=Path, help="file to write")
+    own.add_argument("--again", type=Path, metavar="FILE.json", help="plans of an earlier --json; compiles nothing")
     return own
 
 
@@ -138,10 +140,15 @@ def main(arguments: list[str] | None = None) -> int:
         for path in filter(None, (given.figures, given.json)):
             if not path.absolute().parent.is_dir():
                 raise ValueError(f"{path}: its folder does not exist; make it first")
-        devices_of(given)
-        found: dict[str, list[Plan]] = {}
-        for name, config in wanted:
-            found[name] = plans_of(config, given, machine)
+        if bool(wanted) == bool(given.again):
+            raise ValueError(
+                f"{len(wanted)} files and --again {given.again}: give files such as configs/vit_256.toml, or that"
+            )
+        found: dict[str, list[Plan]] = stored.read(given.again) if given.again else {}
+        if wanted:
+            devices_of(given)
+        for name, config in wanted or [(name, None) for name in found]:
+            found[name] = plans_of(config, given, machine) if config else found[name]
             report.print_lines(tables.of_plans(name, found[name], machine, given.base, given.overlap))
     except (ValueError, OSError) as error:
         print(f"scale_plan.py: {error}", file=sys.stderr)

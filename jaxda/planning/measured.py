@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from jaxda.benchmarks.machine import seconds_of
 from jaxda.models import vit
-from jaxda.parallel.hlo import Collective, Product
 from jaxda.parallel.machine import Machine
 from jaxda.parallel.scaling import Seconds, Work, predict
 from jaxda.planning import programs
+from jaxda.planning.stored import plain_work, work_of
 from jaxda.surrogate import SurrogateConfig
 from jaxda.training import trainer
 from jaxda.training.dataset import Batch
@@ -62,17 +62,10 @@ def expected(found: Sequence[Timed], machine: Machine) -> list[Seconds]:
 
 def as_text(found: Timed) -> str:
     """One line that `from_text` reads."""
-    work = found.work._replace(
-        products=tuple(one._asdict() for one in found.work.products),
-        collectives=tuple(one._asdict() for one in found.work.collectives),
-    )
-    return json.dumps({"work": work._asdict(), "seconds": found.seconds})
+    return json.dumps({"work": plain_work(found.work), "seconds": found.seconds})
 
 
 def from_text(text: str) -> Timed:
     """What `as_text` wrote, in the last line of an output."""
     tree = json.loads(text.strip().splitlines()[-1])
-    work = tree["work"]
-    products = tuple(Product(**one) for one in work["products"])
-    collectives = tuple(Collective(**one | {"group": tuple(one["group"])}) for one in work["collectives"])
-    return Timed(Work(**work | {"products": products, "collectives": collectives}), tree["seconds"])
+    return Timed(work_of(tree["work"]), tree["seconds"])

@@ -12,6 +12,7 @@ from jaxda.output import scale_plots
 from jaxda.parallel.machine import Machine
 from jaxda.parallel.scaling import OVERLAPS, Choice, best, curve, efficiencies, predict, turns_of
 from jaxda.planning.programs import Plan
+from jaxda.planning.stored import plain
 
 #: Yin et al. 2024, SC24, on 1024 GCDs of Frontier: shares of computing, communication and IO by points along a side
 PUBLISHED = {64: (0.697, 0.296, 0.007), 128: (0.718, 0.268, 0.015), 256: (0.623, 0.362, 0.016)}
@@ -49,6 +50,27 @@ def numbers_of(plan: Plan, base: int) -> list[int]:
     return found
 
 
+def matching(plan: Plan, machine: Machine, choice: Choice) -> float:
+    """Samples on each device with which computing has the published share of computing and communication [1].
+
+    Nothing is hidden in that. Computing grows with the samples, communication does not.
+    """
+    computing, communication, _ = PUBLISHED[plan.side]
+    found = predict(plan.cost.work, machine, "none", choice.message)
+    return plan.samples * computing / communication * found.communication / found.compute
+
+
+def _matched(plans: Sequence[Plan], machine: Machine) -> float:
+    one, choice = best_of(plans, machine, "none")
+    return matching(one, machine, choice)
+
+
+def with_samples(plan: Plan, samples: float) -> Plan:
+    """The plan with another number of samples on each device; its memory is left as it is."""
+    work = plan.cost.work.times(samples / plan.samples)
+    return plan._replace(samples=samples, cost=plan.cost._replace(work=work))
+
+
 def of_plans(title: str, plans: Sequence[Plan], machine: Machine, base: int, overlap: str) -> list[object]:
     """What the script prints of one configuration."""
     devices = plans[0].cost.work.devices
@@ -63,7 +85,8 @@ def of_plans(title: str, plans: Sequence[Plan], machine: Machine, base: int, ove
         f"    {chosen.cost.memory.total / 1e9:.3g} GB a device: {fits} {machine.memory / 1e9:g} GB",
         f"    {before.total / seconds.total:.3f} of the speed of {base} devices, on {devices}",
     ]
-    return [_memory(head, plans, machine), _sent(plans), _times(plans, machine, base), *words]
+    shown = [_memory(head, plans, machine), _sent(plans), _times(plans, machine, base)]
+    return [*shown, *([_by_samples(plans, machine, base, overlap)] if plans[0].side else []), *words]
 
 
 def _memory(title: str, plans: Sequence[Plan], machine: Machine) -> Table:
@@ -113,6 +136,29 @@ def _times(plans: Sequence[Plan], machine: Machine, base: int) -> Table:
     return table
 
 
+def _by_samples(plans: Sequence[Plan], machine: Machine, base: int, overlap: str) -> Table:
+    """The fastest strategy by samples on each device: those that computing is published for among them."""
+    devices = plans[0].cost.work.devices
+    heads = ("samples", "best", "s", "computing", "communication", f"efficiency, {base} = 1", "samples/s of all")
+    table = Table("overlap", *heads, title="more samples on each device (memory not looked at)")
+    for assumed in dict.fromkeys(("none", overlap)):
+        for samples in _numbers_of_samples(plans, machine, assumed):
+            one, choice = best_of([with_samples(plan, samples) for plan in plans], machine, assumed)
+            before = predict(one.cost.work.at(base), machine, assumed, choice.message)
+            shares = (f"{share:.3f}" for share in choice.seconds.shares[:2])
+            total = choice.seconds.total
+            row = (f"{samples:.3g}", one.name, f"{total:.4g}", *shares, f"{before.total / total:.3f}")
+            table.add_row(assumed, *row, f"{devices * samples / total:.4g}")
+    return table
+
+
+def _numbers_of_samples(plans: Sequence[Plan], machine: Machine, overlap: str) -> list[float]:
+    found = [plans[0].samples * 2.0**power for power in range(6)]
+    if plans[0].side in PUBLISHED and overlap == "none":
+        found.append(_matched(plans, machine))
+    return sorted(found)
+
+
 def figures(folder: Path, found: Mapping[str, Sequence[Plan]], machine: Machine, base: int, overlap: str) -> None:
     """The figures of plans of trainings, `plan_*.png`, and of analyses, `plan_analyses.png`."""
     trainings = {name: plans for name, plans in found.items() if plans[0].side}
@@ -136,50 +182,41 @@ def _of_trainings(folder: Path, found: Mapping[str, Sequence[Plan]], machine: Ma
     scale_plots.memory(folder / "plan_memory.png", memory, machine.memory, title)
     bars, curves = {}, {}
     for name, plans in found.items():
-        side = plans[0].side
-        if side in PUBLISHED and machine.peak == 191e12:
-            bars[f"{name}: published"] = PUBLISHED[side]
+        is_published = plans[0].side in PUBLISHED
+        if is_published:
+            bars[f"{name}: published"] = PUBLISHED[plans[0].side]
+            samples = _matched(plans, machine)
+            plans = [with_samples(one, samples) for one in plans]
         for assumed in dict.fromkeys(("none", overlap)):
             one, choice = best_of(plans, machine, assumed)
             numbers = numbers_of(one, base)
             times = curve(one.cost.work, machine, numbers, assumed, choice.message)
-            label = "nothing hidden" if assumed == "none" else assumed
-            bars[f"{name}: {one.name}, {label}"] = choice.seconds.shares
+            label = f"{one.name}, {one.samples:.3g} samples, {'nothing hidden' if assumed == 'none' else assumed}"
+            bars[f"{name}: {label}"] = choice.seconds.shares
             rates = [n * one.samples / seconds.total for n, seconds in zip(numbers, times, strict=True)]
-            curves[f"{name}, {one.name}, {label}"] = (efficiencies(times), rates)
-    scale_plots.shares(folder / "plan_shares.png", bars, f"{machine.title}, {title}")
-    scale_plots.scaling(folder / "plan_scaling.png", numbers, curves, PUBLISHED_EFFICIENCY, f"{machine.title}, {title}")
+            curves[f"{name}, {label}"] = (efficiencies(times), rates)
+    on_each = f"{machine.title}, {devices} devices"
+    scale_plots.shares(folder / "plan_shares.png", bars, on_each)
+    scale_plots.scaling(folder / "plan_scaling.png", numbers, curves, PUBLISHED_EFFICIENCY, on_each)
 
 
 def content(found: Mapping[str, Sequence[Plan]], machine: Machine, base: int) -> dict:
-    """Everything as plain values, for JSON."""
-    plans = {}
-    for title, some in found.items():
-        for one in some:
-            work = one.cost.work
-            times = {}
-            for overlap in OVERLAPS:
-                choice = best(work, machine, overlap)
-                before = predict(work.at(base), machine, overlap, choice.message).total
-                times[overlap] = {
-                    "as_compiled": predict(work, machine, overlap)._asdict(),
-                    "message": choice.message,
-                    "layers_together": group_of(one, choice),
-                    "best": choice.seconds._asdict(),
-                    "efficiency": before / choice.seconds.total,
-                }
-            plans[f"{title}: {one.name}"] = {
-                "devices": work.devices,
-                "samples": one.samples,
-                "memory": one.memory | {"total": one.cost.memory.total},
-                "flops": work.flops,
-                "traffic": work.traffic,
-                "collectives": [
-                    {"kind": c.kind, "times": c.times, "bytes": c.bytes, "devices": c.devices, "looped": c.looped}
-                    for c in work.collectives
-                ],
-                "lowering": one.cost.lowering,
-                "compiling": one.cost.compiling,
-                "seconds": times,
-            }
-    return {"plans": plans, "machine": machine.title}
+    """The plans and the times that the model gives them, as plain values for JSON."""
+    seconds = {title: {one.name: _predicted(one, machine, base) for one in plans} for title, plans in found.items()}
+    plans = {title: [plain(one) for one in some] for title, some in found.items()}
+    return {"seconds": seconds, "machine": machine.title, "plans": plans}
+
+
+def _predicted(one: Plan, machine: Machine, base: int) -> dict:
+    work, found = one.cost.work, {}
+    for overlap in OVERLAPS:
+        choice = best(work, machine, overlap)
+        before = predict(work.at(base), machine, overlap, choice.message).total
+        found[overlap] = {
+            "as_compiled": predict(work, machine, overlap)._asdict(),
+            "message": choice.message,
+            "layers_together": group_of(one, choice),
+            "best": choice.seconds._asdict(),
+            "efficiency": before / choice.seconds.total,
+        }
+    return found

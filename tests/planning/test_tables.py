@@ -8,8 +8,8 @@ from jaxda.output import report
 from jaxda.parallel.cost import Cost, Memory
 from jaxda.parallel.hlo import Collective, Product
 from jaxda.parallel.machine import Machine, Table
-from jaxda.parallel.scaling import Work
-from jaxda.planning import tables
+from jaxda.parallel.scaling import Work, predict
+from jaxda.planning import stored, tables
 from jaxda.planning.programs import Plan
 
 EVERY, LAYERS = tuple(range(64)), 12
@@ -54,6 +54,14 @@ def test_layers_travel_together_as_the_best_message_holds(plans, machine):
     assert tables.group_of(one, choice._replace(message=None)) == 1
 
 
+def test_samples_that_match_the_published_share(plans, machine):
+    one, choice = tables.best_of(plans[1:2], machine, "none")
+    samples = tables.matching(one, machine, choice)
+    found = predict(tables.with_samples(one, samples).cost.work, machine, "none", choice.message)
+    computing, communication, _ = tables.PUBLISHED[64]
+    assert found.compute / found.exposed == pytest.approx(computing / communication)
+
+
 def test_what_is_said(plans, machine, capsys):
     report.print_lines(tables.of_plans("some training", plans, machine, 8, "pipelined"))
     said = capsys.readouterr().out
@@ -63,13 +71,21 @@ def test_what_is_said(plans, machine, capsys):
     assert said.count("no ") >= 1  # ddp does not fit
 
 
-def test_json_is_plain(plans, machine):
-    content = json.loads(json.dumps(tables.content({"some": plans}, machine, 8)))
-    one = content["plans"]["some: zero3"]
-    assert one["memory"]["total"] == 9e9
-    assert one["flops"] == LAYERS * 1e12
-    assert 0 < one["seconds"]["none"]["efficiency"] <= 1
-    assert one["seconds"]["pipelined"]["best"]["compute"] == pytest.approx(LAYERS * 0.1)
+def test_json_gives_the_plans_back(plans, machine, tmp_path):
+    file = tmp_path / "plans.json"
+    file.write_text(json.dumps(tables.content({"some": plans}, machine, 8)))
+    assert stored.read(file) == {"some": plans}
+    one = json.loads(file.read_text())["seconds"]["some"]["zero3"]
+    assert 0 < one["none"]["efficiency"] <= 1
+    assert one["pipelined"]["best"]["compute"] == pytest.approx(LAYERS * 0.1)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"plans": {"a": [{}]}}', "{}"])
+def test_a_file_without_plans_is_refused(tmp_path, text):
+    file = tmp_path / "plans.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"--again .*plans.json: .*; give a file that --json wrote"):
+        stored.read(file)
 
 
 def test_figures(plans, machine, tmp_path):
