@@ -140,10 +140,10 @@ def main(arguments: list[str] | None = None) -> int:
         for path in filter(None, (given.figures, given.json)):
             if not path.absolute().parent.is_dir():
                 raise ValueError(f"{path}: its folder does not exist; make it first")
-        if bool(wanted) == bool(given.again):
-            raise ValueError(
-                f"{len(wanted)} files and --again {given.again}: give files such as configs/vit_256.toml, or that"
-            )
+        if not wanted and not given.again:
+            raise ValueError("CONFIG: is missing; give files such as configs/vit_256.toml, or --again FILE.json")
+        if wanted and given.again:
+            raise ValueError(f"--again {given.again}: has its plans already; leave {given.configs[0]} out")
         found: dict[str, list[Plan]] = stored.read(given.again) if given.again else {}
         if wanted:
             devices_of(given)
