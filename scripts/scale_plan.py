@@ -150,15 +150,16 @@ def main(arguments: list[str] | None = None) -> int:
         for name, config in wanted or [(name, None) for name in found]:
             found[name] = plans_of(config, given, machine) if config else found[name]
             report.print_lines(tables.of_plans(name, found[name], machine, given.base, given.overlap))
+            if given.json:  # after each, so that a long plan that is stopped leaves something
+                content = tables.content(found, machine, given.base)
+                content |= {"settings": vars(given), "versions": report.versions()}
+                given.json.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"scale_plan.py: {error}", file=sys.stderr)
         return 2
     if given.figures:
         given.figures.mkdir(exist_ok=True)
         tables.figures(given.figures, found, machine, given.base, given.overlap)
-    if given.json:
-        content = tables.content(found, machine, given.base) | {"settings": vars(given), **report.versions()}
-        given.json.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
     trainings = [plans for plans in found.values() if plans[0].side]
     fits = all(any(one.cost.memory.total <= machine.memory for one in plans) for plans in trainings)
     return 0 if fits else 3

@@ -110,7 +110,7 @@ def test_an_analysis_is_planned_too(tmp_path):
         (["nothing.toml"], r"nothing.toml: no such file"),
         ([], r"CONFIG: is missing; give files"),
         ([TINY, "--again", TINY], r"--again .*: has its plans already; leave"),
-        ([TINY, "--machine", TINY], r"vit_tiny.toml: data.*there is no such field"),
+        ([TINY, "--machine", TINY], r"vit_tiny.toml: \w+: there is no such field"),
         ([TINY, "--values", "vit.depth"], r"--values vit.depth: give FIELD=A,B"),
         ([LORENZ, "--filters", "kalman", "--devices", "2"], r"--filters kalman: is none of free-run"),
         ([TINY, "--json", "/nowhere/at/all.json"], r"its folder does not exist"),

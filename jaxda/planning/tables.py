@@ -10,7 +10,7 @@ from rich.table import Table
 
 from jaxda.output import scale_plots
 from jaxda.parallel.machine import Machine
-from jaxda.parallel.scaling import OVERLAPS, Choice, best, curve, efficiencies, predict, turns_of
+from jaxda.parallel.scaling import MESSAGES, OVERLAPS, Choice, best, curve, efficiencies, predict, turns_of
 from jaxda.planning.programs import Plan
 from jaxda.planning.stored import plain
 
@@ -23,8 +23,13 @@ PUBLISHED_EFFICIENCY = 0.85
 def best_of(plans: Sequence[Plan], machine: Machine, overlap: str) -> tuple[Plan, Choice]:
     """The plan with the least time a sample, of those that fit the memory if any does, with its best messages."""
     fitting = [one for one in plans if one.cost.memory.total <= machine.memory] or list(plans)
-    found = [(one, best(one.cost.work, machine, overlap)) for one in fitting]
+    found = [(one, best_messages(one, machine, overlap)) for one in fitting]
     return min(found, key=lambda pair: pair[1].seconds.total / pair[0].samples)
+
+
+def best_messages(plan: Plan, machine: Machine, overlap: str) -> Choice:
+    """The best messages of a plan; those of an analysis stay as compiled, since each waits for the one before."""
+    return best(plan.cost.work, machine, overlap, (None, *MESSAGES) if plan.side else (None,))
 
 
 def group_of(plan: Plan, choice: Choice) -> int:
@@ -123,7 +128,7 @@ def _times(plans: Sequence[Plan], machine: Machine, base: int) -> Table:
         work, name = one.cost.work, one.name
         for overlap in OVERLAPS:
             compiled = predict(work, machine, overlap)
-            choices = [Choice(overlap, None, compiled), best(work, machine, overlap)]
+            choices = [Choice(overlap, None, compiled), best_messages(one, machine, overlap)]
             for choice in choices if choices[1].message is not None else choices[:1]:
                 found = choice.seconds
                 before = predict(work.at(base), machine, overlap, choice.message)
@@ -210,7 +215,7 @@ def content(found: Mapping[str, Sequence[Plan]], machine: Machine, base: int) ->
 def _predicted(one: Plan, machine: Machine, base: int) -> dict:
     work, found = one.cost.work, {}
     for overlap in OVERLAPS:
-        choice = best(work, machine, overlap)
+        choice = best_messages(one, machine, overlap)
         before = predict(work.at(base), machine, overlap, choice.message).total
         found[overlap] = {
             "as_compiled": predict(work, machine, overlap)._asdict(),
