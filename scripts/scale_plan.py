@@ -125,9 +125,10 @@ def plans_of(config, given: argparse.Namespace, machine: Machine) -> list[Plan]:
             raise ValueError(f"--strategies {name}: is none of {', '.join(STRATEGIES)}; use those")
         found.append(programs.of_training(programs.training(config, name, given.samples, machine.node)))
     best, choice = tables.best_of(found, machine, given.overlap)
-    group = tables.group_of(best, choice)
-    if group > 1:
-        found.append(programs.of_training(config, name, given.samples, machine.node, group * config.parallel.group))
+    together = tables.group_of(best, choice)
+    if together > 1:
+        group, name = together * config.parallel.group, best.name.split(",")[0]
+        found.append(programs.of_training(programs.training(config, name, given.samples, machine.node, group)))
     return found
 
 
