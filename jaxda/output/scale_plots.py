@@ -97,8 +97,7 @@ def scaling(path: str | Path, devices: Sequence[int], curves: Mapping[str, tuple
         ideal = np.asarray(devices) / devices[0] * rate[0]
         if families[family] == 1:
             right.plot(devices, ideal, color=colour, linewidth=0.7, alpha=0.5)
-    left.axhline(asked, color="0.3", linestyle=":", linewidth=1.2)
-    left.annotate(f"published: {asked:g}", (devices[0], asked), (2, 3), textcoords="offset points", fontsize="small")
+    left.axhline(asked, color="0.3", linestyle=":", linewidth=1.2, label=f"published: {asked:g}")
     left.set(ylabel=f"efficiency, {devices[0]} devices = 1", ylim=(0, 1.05))
     right.set(ylabel="samples a second (thin: ideal)", yscale="log")
     for axes in (left, right):
@@ -118,14 +117,14 @@ def analyses(path: str | Path, devices: Sequence[int], curves: Mapping[str, Sequ
         ylabel: what the times are of.
         title: line above the figure.
     """
-    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.0 + 0.2 * len(curves)), layout="constrained")
     axes = figure.subplots()
     for number, (name, times) in enumerate(curves.items()):
         style = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
         axes.plot(devices, times, label=name, marker="o", markersize=3, **style)
     axes.set(ylabel=ylabel, yscale="log")
     _by_devices(axes, devices)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
+    figure.legend(loc="outside lower center", frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=110)
 

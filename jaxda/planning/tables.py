@@ -66,8 +66,9 @@ def matching(plan: Plan, machine: Machine, choice: Choice) -> float:
 
 
 def _matched(plans: Sequence[Plan], machine: Machine) -> float:
+    """Of the best plan, and not less than there are: no device has a part of a sample."""
     one, choice = best_of(plans, machine, "none")
-    return matching(one, machine, choice)
+    return max(matching(one, machine, choice), one.samples)
 
 
 def with_samples(plan: Plan, samples: float) -> Plan:
@@ -161,7 +162,7 @@ def _numbers_of_samples(plans: Sequence[Plan], machine: Machine, overlap: str) -
     found = [plans[0].samples * 2.0**power for power in range(6)]
     if plans[0].side in PUBLISHED and overlap == "none":
         found.append(_matched(plans, machine))
-    return sorted(found)
+    return sorted(set(found))
 
 
 def figures(folder: Path, found: Mapping[str, Sequence[Plan]], machine: Machine, base: int, overlap: str) -> None:
