@@ -1,6 +1,8 @@
 """From an experiment's settings to its run: the world all filters share, each filter, and its record.
 
-Host code: it checks, builds jitted functions, calls them in chunks of cycles and keeps what they return.
+Host code: it checks, builds jitted functions, calls them in chunks of cycles and keeps what they return. Where there
+are several processes (`jaxda.parallel.launch`), each of them does all of this, with the truth of the first; jitted
+calls run on the devices of all, and what they return but for the ensemble is whole in each.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxda import observations, twin
 from jaxda.config import ExperimentConfig
@@ -24,6 +27,7 @@ from jaxda.models import lorenz96, sqg
 from jaxda.numerics import spectral, timestep
 from jaxda.observations import Operator
 from jaxda.output import netcdf
+from jaxda.parallel.launch import from_first
 from jaxda.parallel.mesh import member_mesh, over_members
 
 MODELS = {"sqg": sqg, "lorenz96": lorenz96}
@@ -31,6 +35,8 @@ MODELS = {"sqg": sqg, "lorenz96": lorenz96}
 PARTS = ("nature", "shocks", "initial", "cycles")
 #: states of the climate that filters may draw from, at most, evenly spaced in time
 CLIMATE_STATES = 100
+#: kinds whose analyses do not depend on their forecasts, so that two members are enough, however many the processes
+WITHOUT_FORECASTS = ("observations-only", "climatology")
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,7 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     first = truth[0]
     if config.shocks.kind == "transient":
         truth = jax.jit(partial(twin.shocked, key["shocks"], config.shocks))(truth)
+    truth, first, climate_states = map(jnp.asarray, from_first((truth, first, climate_states)))
     if not bool(jnp.isfinite(truth).all() & jnp.isfinite(climate_states).all()):
         raise ValueError("nature: the truth is not finite; use a smaller model.dt or weaker shocks")
     if not bool(jnp.isfinite(operator(first)).all()):
@@ -167,7 +174,9 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     return World(
         truth=truth,
         climate=climate_of(climate_states),
-        first_ensemble=lambda m: twin.initial_ensemble(key["initial"], config.initial, m, first, climate_states),
+        first_ensemble=lambda m: from_first(
+            twin.initial_ensemble(key["initial"], config.initial, m, first, climate_states)
+        ),
         operator=operator,
         observe=observe,
         advance=MODELS[forecast_model.kind].make_advance(
@@ -206,6 +215,16 @@ def climate_of(states: Array) -> Climate:
     return Climate(jnp.broadcast_to(mean[0], shape), jnp.broadcast_to(variance[..., None], shape), some)
 
 
+def mesh_of(config: ExperimentConfig, name: str) -> Mesh:
+    """The devices of one of the experiment's filters: of all processes, or of each by itself, which then does it all.
+
+    Raises:
+        ValueError: processes that do not divide the members of a filter that needs its forecasts.
+    """
+    alone = config.filters[name].kind in WITHOUT_FORECASTS and config.members_of(name) % jax.process_count()
+    return member_mesh(config.members_of(name), jax.local_devices() if alone else None)
+
+
 def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate: Climate) -> twin.Analysis:
     """The analysis of one of the experiment's filters.
 
@@ -216,16 +235,16 @@ def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate
     geometry = Geometry.of(config.model)
     climate_spread = float(jnp.sqrt(climate.variance.mean()))
     initial_spread = climate_spread if config.initial.kind == "climatology" else config.initial.noise
-    mesh = member_mesh(config.members_of(name))
     make = {
         "local-score": lambda: local_score.make_analysis(settings, geometry, operator, mesh),
         "letkf": lambda: letkf.make_analysis(settings, geometry, operator, mesh, climate.states),
-        "ensf": lambda: ensf.make_analysis(settings, operator, initial_spread),
+        "ensf": lambda: ensf.make_analysis(settings, operator, initial_spread, mesh),
         "free-run": baselines.make_free_run,
         "observations-only": lambda: baselines.make_observations_only(operator, climate),
         "climatology": lambda: baselines.make_climatology(operator, climate),
     }
     try:
+        mesh = mesh_of(config, name)
         return make[settings.kind]()
     except ValueError as error:
         raise ValueError(f"filters.{name}: {error}") from None
@@ -244,7 +263,9 @@ def run_filter(
     its remaining scores NaN.
     """
     members = config.members_of(name)
-    forward = over_members(world.advance, member_mesh(members))
+    mesh = mesh_of(config, name)
+    forward = over_members(world.advance, mesh)
+    spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("member",), ()))
     run = jax.jit(
         partial(
             twin.cycle,
@@ -254,7 +275,8 @@ def run_filter(
             screen=partial(observations.screened, world.operator, limit=config.observations.reject),
             scale=config.kelvin,
             keep_members=config.output.members,
-        )
+        ),
+        out_shardings=(spread, whole),
     )
     ensemble, series, seconds, finite = world.first_ensemble(members), [], [], True
     chunk = chunk_of(config.model.shape)
@@ -263,6 +285,7 @@ def run_filter(
         truth = world.truth[first : first + chunk]
         if finite:
             ensemble, (scores, fields) = run(world.key, ensemble, truth, first=first)
+            fields = jax.tree.map(lambda field: field.addressable_data(0), fields)  # whole, on a device of this process
             scores = jax.tree.map(np.asarray, scores)
             finite = bool(np.isfinite(scores).all())
         else:

@@ -18,6 +18,7 @@ from rich.table import Table
 from jaxda import config as configuration
 from jaxda.benchmarks import machine as measuring
 from jaxda.output import report
+from jaxda.parallel import launch
 from jaxda.parallel.machine import Machine
 from jaxda.planning import measured
 from jaxda.settings import Parser, at_least
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         given, rest = parser().parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest), SurrogateConfig)
         if given.worker:
-            measuring.connect()
+            launch.start("float32", config)
             found = measured.time_training(config, given.strategies, given.samples, given.repeats)
             print(measured.as_text(found), flush=True)
             return 0

@@ -85,8 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"written to {given.out}")
         return 0
     except (ValueError, OSError) as error:
-        print(f"convert_checkpoint.py: {error}", file=sys.stderr)
-        return 2
+        return launch.refuse("convert_checkpoint.py", error)
 
 
 if __name__ == "__main__":

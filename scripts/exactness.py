@@ -128,9 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not rows:
             raise ValueError(next(iter(refused.values())))
     except ValueError as error:
-        text = one_line(error) if isinstance(error, ValidationError) else error
-        print(f"exactness.py: {text}", file=sys.stderr)
-        return 2
+        return launch.refuse("exactness.py", one_line(error) if isinstance(error, ValidationError) else error)
 
     title = f"{given.repetitions} repetitions, seed {given.seed}, float64, {report.versions()['device']}"
     table = Table(title=title, title_justify="left")

@@ -109,8 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         launch.start("float32")
         return run(o, out, shlex.join(["forecast.py", *words]))
     except (ValueError, OSError) as error:
-        print(f"forecast.py: {error}", file=sys.stderr)
-        return 2
+        return launch.refuse("forecast.py", error)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from rich.table import Table
 from jaxda import config as configuration
 from jaxda.benchmarks import machine
 from jaxda.output import report
+from jaxda.parallel import launch
 from jaxda.settings import Parser, at_least
 
 
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = parser.parse_args(arguments)
         if given.worker:
-            machine.connect()
+            launch.start("float32", machine.MeasuringConfig(repeats=given.repeats))
             print(machine.as_text(machine.measure(given.repeats)), flush=True)
             return 0
         if given.out is None or not given.out.absolute().parent.is_dir():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 from dataclasses import asdict, fields
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from jaxda import nature
 from jaxda.models import sqg
 from jaxda.output import netcdf, plots, progress
+from jaxda.parallel import launch
 from jaxda.settings import Parser, one_line
 
 DAY, HOUR = nature.DAY, 3600.0
@@ -40,6 +42,7 @@ def make_parser() -> Parser:
     add("--precision", choices=precisions, help="of model and file (default: float32, or the restart file's)")
     add("--restart", type=Path, metavar="FILE", help="go on from a state of this nature run, with its parameters")
     add("--restart-day", type=float, metavar="D", help="time of that state [days] (default: the last one saved)")
+    add("--resume", action="store_true", help="go on with OUT until it has --days; the same command begins it")
     add("--out", type=Path, metavar="FILE.nc", required=True, help="file to make; that of --restart: to lengthen")
     add("--figure", type=Path, metavar="FILE.png", help="spectrum to draw, png, pdf or svg (default: as OUT, .png)")
     group = parser.add_argument_group("model")
@@ -87,6 +90,22 @@ def restart_from(o: argparse.Namespace, run: netcdf.NatureRun, extend: bool) -> 
     return netcdf.read_states(run, at, at + 1)[0], float(run.times[at])
 
 
+def resume(o: argparse.Namespace) -> None:
+    """Make of the options for a file from its beginning those that lengthen it by what is missing."""
+    if o.restart is not None:
+        raise InputError(f"--restart {o.restart}: --resume goes on with --out; leave either out")
+    if not o.out.exists():
+        return
+    with netcdf.opened(o.out) as nc:
+        begun = {name: getattr(nc, name, None) for name in ("seed", "spinup_days")}
+    for name, known in begun.items():
+        given = getattr(o, name)
+        if given is not None and known is not None and given != known:
+            raise InputError(f"--{name.replace('_', '-')} {given:g}: {o.out} has {known:g}; leave it out")
+    o.restart, o.seed, o.spinup_days = o.out, None, None
+    o.days = round(o.days - float(np.ptp(netcdf.read_nature_run(o.out).times)) / DAY, 6)
+
+
 def check_outputs(out: Path, figure: Path, extend: bool) -> None:
     """Raise InputError where the files cannot be made."""
     for option, path, endings in (("--out", out, (".nc",)), ("--figure", figure, plots.FORMATS)):
@@ -99,13 +118,21 @@ def check_outputs(out: Path, figure: Path, extend: bool) -> None:
             raise InputError(f"{path} cannot be written; give a file in a folder that exists and may be written")
 
 
-def make_plan(argv: list[str]) -> tuple[nature.Plan, Path]:
-    """Check all that can be before the run: the run and its figure; raises InputError or FileError."""
+def make_plan(argv: list[str]) -> tuple[nature.Plan, Path] | None:
+    """Check all that can be before the run: the run and its figure; raises InputError or FileError.
+
+    None where the file that --resume goes on with has all its days.
+    """
     o = make_parser().parse_args(argv)
+    launch.require_one()
     if o.seed is not None and not 0 <= o.seed < 2**31:
         raise InputError(f"--seed {o.seed} is out of range; use 0 to {2**31 - 1}")
     if o.restart is None and o.restart_day is not None:
         raise InputError("--restart-day needs the file; give --restart FILE too")
+    if o.resume:
+        resume(o)
+        if o.restart is not None and o.days <= 0:
+            return None
     run = netcdf.read_nature_run(o.restart) if o.restart else None
     config = configure({name: getattr(o, name) for name in MODEL if hasattr(o, name)}, run)
     extend = run is not None and o.out.exists() and o.out.samefile(o.restart)
@@ -133,10 +160,13 @@ def make_plan(argv: list[str]) -> tuple[nature.Plan, Path]:
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 0, 2 for input that cannot be run, 1 for a run that failed, 130 when interrupted."""
     try:
-        plan, figure = make_plan(sys.argv[1:] if argv is None else argv)
+        planned = make_plan(sys.argv[1:] if argv is None else argv)
     except ValueError as error:
-        print(f"nature_run: {error}", file=sys.stderr)
-        return 2
+        return launch.refuse("nature_run", error)
+    if planned is None:
+        print("nature_run: all days are there; nothing to do")
+        return 0
+    plan, figure = planned
     began = time.perf_counter()
     try:
         with jax.enable_x64(plan.dtype == "float64"):
@@ -155,4 +185,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Slurm's way to say that the time is over
     sys.exit(main())

@@ -2,6 +2,8 @@
 
 Reads a TOML file, makes or reads the nature run, runs every filter of the file on the same truth and observations,
 writes scores.csv, scores.json, analysis.nc, figures/ and the resolved config.toml to DIR, and prints the score table.
+Started as several processes by srun, mpirun or torchrun it is one run on the devices of all (JAXDA_LAUNCH=single: as
+many runs); members have to divide over the processes.
 
 Exit status: 0; 2 for bad input, and then nothing is written; 3 if a filter diverged or went non-finite.
 """
@@ -29,21 +31,24 @@ def help_text() -> str:
     return "fields of the experiment (default), each with its unit in brackets:\n" + "\n".join(rows)
 
 
-def run(config: configuration.ExperimentConfig, out: Path) -> int:
-    """Run the experiment and write its folder; returns the exit status."""
+def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch) -> int:
+    """Run the experiment and write its folder, in the first process; returns the exit status."""
     states = (config.nature.spinup_days + config.nature.climate_days) * 24 / config.interval_hours
     with bar("nature run", states, "states") as advance:
         world = experiment.make_world(config, advance)
     analyses = {name: experiment.make_filter(config, name, world.operator, world.climate) for name in config.filters}
+    launch.say(launch.describe(found, config.precision), file=sys.stderr)
 
-    out.mkdir(parents=True, exist_ok=True)
-    configuration.write(out / "config.toml", config)
+    writes = launch.is_first()
+    if writes:
+        out.mkdir(parents=True, exist_ok=True)
+        configuration.write(out / "config.toml", config)
     hours = config.interval_hours * np.arange(config.cycles)
     names = list(config.filters)
     members = max(map(config.members_of, names)) if config.output.members else 0
     with contextlib.ExitStack() as stack:
         file = None
-        if config.output.fields:
+        if config.output.fields and writes:
             file = netcdf.AnalysisFile(out / "analysis.nc", config.model, names, hours, members=members)
             stack.enter_context(file).write_truth(0, world.truth)
         records, last = {}, {}
@@ -51,18 +56,21 @@ def run(config: configuration.ExperimentConfig, out: Path) -> int:
         for name, analysis in analyses.items():
 
             def keep(first, scores, fields, name=name):
+                advance(len(scores.rmse_a), name)
+                if not writes:
+                    return
                 report.append_scores(out / "scores.csv", name, first, config.interval_hours, scores)
                 if fields is not None:
                     last[name] = np.asarray(fields.mean[-1])
                     if file:
                         file.write(name, first, fields.mean, fields.spread, fields.members)
-                advance(len(scores.rmse_a), name)
 
             records[name] = experiment.run_filter(config, world, name, analysis, keep)
-    report.write_json(out / "scores.json", records, dataclasses.asdict(config))
-    if config.output.figures:
-        plots.of_run(out / "figures", config, records, hours, np.asarray(world.truth[-1]), last)
-    report.print_lines([report.score_table(config.title or out.name, records, config.unit), f"written to {out}"])
+    if writes:
+        report.write_json(out / "scores.json", records, dataclasses.asdict(config))
+        if config.output.figures:
+            plots.of_run(out / "figures", config, records, hours, np.asarray(world.truth[-1]), last)
+        report.print_lines([report.score_table(config.title or out.name, records, config.unit), f"written to {out}"])
     return 0 if all(record.status == "ok" for record in records.values()) else 3
 
 
@@ -75,11 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))
         out = report.new_folder(given.out or Path("runs") / Path(given.config).stem)
-        launch.start(config.precision)
-        return run(config, out)
+        return run(config, out, launch.start(config.precision, config))
     except (ValueError, OSError) as error:
-        print(f"osse.py: {error}", file=sys.stderr)
-        return 2
+        return launch.refuse("osse.py", error)
 
 
 if __name__ == "__main__":

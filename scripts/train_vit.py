@@ -34,7 +34,8 @@ def run(config: surrogate.SurrogateConfig, out: Path) -> None:
     days = surrogate.series_days(config) + config.series.spinup_days if config.series.file is None else 1.0
     with bar("series", days, "days") as advance:
         series = surrogate.make_series(config, advance)
-    print(f"{vit.count_parameters(config.vit):,} parameters, {series.count} states every {series.interval_hours:g} h")
+    parameters = vit.count_parameters(config.vit)
+    launch.say(f"{parameters:,} parameters, {series.count} states every {series.interval_hours:g} h")
     with bar("training", config.train.steps, "steps") as advance:
         done = 0
 
@@ -45,9 +46,9 @@ def run(config: surrogate.SurrogateConfig, out: Path) -> None:
 
         best = surrogate.train(config, series, out, report)
     hours = config.data.lead_hours[0]
-    print(f"best at step {best['step']}: RMSE {best['rmse_1']:.3f} K after {hours:g} h", end="")
-    print(f" (persistence {best['persistence_1']:.3f} K)" if "persistence_1" in best else "")
-    print(f"written to {out}")
+    stay = f" (persistence {best['persistence_1']:.3f} K)" if "persistence_1" in best else ""
+    launch.say(f"best at step {best['step']}: RMSE {best['rmse_1']:.3f} K after {hours:g} h{stay}")
+    launch.say(f"written to {out}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,12 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
         given, rest = parser.parse_known_args(arguments)
         overrides = configuration.parse_overrides(rest)
         config = configuration.read(given.config, overrides, surrogate.SurrogateConfig)
-        launch.start("float32")
+        started = launch.start("float32", config)
+        launch.say(launch.describe(started, "float32"), sys.stderr)
         run(config, given.out or Path("runs") / Path(given.config).stem)
         return 0
     except (ValueError, OSError) as error:
-        print(f"train_vit.py: {error}", file=sys.stderr)
-        return 2
+        return launch.refuse("train_vit.py", error)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
             experiment.check(tuning.with_values(config, given.filter, values))
         return run(config, given.filter, todo, folder)
     except (ValueError, OSError) as error:
-        print(f"tune.py: {error}", file=sys.stderr)
-        return 2
+        return launch.refuse("tune.py", error)
 
 
 if __name__ == "__main__":

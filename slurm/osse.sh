@@ -1,6 +1,6 @@
 #!/bin/bash
-# Twin experiments on a Frontier-like machine: eight ranks a node, one GCD each, every rank its own seed.
-#   sbatch --account=PROJECT slurm/osse.sh configs/paper_fig4_filters.toml [--any.field value ...]
+# Twin experiments, every rank its own seed, on one GPU (GCD) each.
+#   sbatch --account=PROJECT slurm/osse.sh CONFIG [--any.field value ...]
 #SBATCH --job-name=jaxda-osse
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
@@ -8,6 +8,8 @@
 #SBATCH --gpus-per-task=1
 #SBATCH --time=01:00:00
 #SBATCH --output=slurm-%x-%j.out
+#SBATCH --no-requeue
+# An experiment has no checkpoints to go on from.
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
@@ -18,14 +20,7 @@ config=$1
 shift
 
 cd "${SLURM_SUBMIT_DIR:-.}"
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/runs/.jax_cache}"
+source slurm/job.sh
 out="runs/$(basename "$config" .toml)-${SLURM_JOB_ID:-local}"
-mkdir -p "$out" "$JAX_COMPILATION_CACHE_DIR"
-
-# Quoted for the ranks: $SLURM_PROCID differs on each.
-# shellcheck disable=SC2016
-srun --ntasks-per-node=8 --gpus-per-task=1 --gpu-bind=closest bash -c '
-    out=$1 config=$2
-    shift 2
-    exec python scripts/osse.py "$config" --out "$out/seed-$SLURM_PROCID" --seed "$SLURM_PROCID" "$@"
-' _ "$out" "$config" "$@"
+mkdir -p "$out"
+"${EACH[@]}" python scripts/osse.py "$config" --out "$out/seed-%s" --seed %s "$@"

@@ -20,6 +20,7 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = f"{unoptimised} {os.environ.get('XLA_FLAGS', '')}"
 
 
+os.environ["JAXDA_LAUNCH"] = "single"  # a test is a process by itself, whatever started pytest
 launch.start()  # before the backend starts
 jax.config.update("jax_num_cpu_devices", 2)  # sharded tests run on every machine
 

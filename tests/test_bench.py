@@ -1,6 +1,7 @@
 """scripts/bench.py: it measures what it is asked to, beside a peer too, and refuses bad input in one line."""
 
 import json
+import os
 import statistics
 import sys
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 import calling
 import pytest
 
+from jaxda.benchmarks import scaling
 from jaxda.models import vit
 from jaxda.output import plots
 
@@ -108,6 +110,28 @@ def test_the_search_and_the_heatmap(tmp_path):
     assert "GFLOP as 6 x parameters x tokens" in out
 
 
+def test_weak_scaling_over_processes(tmp_path):
+    processes = range(1, 1 + min(2, len(os.sched_getaffinity(0))))
+    words = ["--processes", ",".join(map(str, processes)), "--integrator", "exponential", "--json", tmp_path / "a.json"]
+    status, out, error = run("ensf-scaling", *SMALL, *words)
+    assert status == 0, error
+    found = json.loads((tmp_path / "a.json").read_text())["seconds"]["ensf-scaling"]
+    assert list(found) == [str(count) for count in processes]
+    medians = {int(count): statistics.median(seconds) for count, seconds in found.items()}
+    for count in processes:
+        row = next(line for line in out.splitlines() if line.startswith(f"\u2502{count:10d} "))
+        assert f" {count * 4 / medians[count]:.4g} " in row  # members a second
+        assert f" {count * medians[1] / medians[count]:.2f} " in row
+    said = " ".join(out[out.index("collectives of an analysis") :].split())
+    assert said.count("all-reduce of 2048 B") == (4 if len(processes) > 1 else 0)
+    assert "in a loop" not in said
+
+
+def test_a_process_that_ends_is_told_of():
+    with pytest.raises(ChildProcessError, match=r"a process of 1 ended, status 1: \s*\w"):
+        scaling.measured([1], ["--N", "17", "--members", "2", "--steps", "4", "--integrator", "euler"], 1)
+
+
 def test_a_heatmap_is_drawn_with_what_does_not_fit(tmp_path):
     found = {(r, h, w): None if w == 64 else 1e12 * w for r in (2, 4) for h in (1, 2) for w in (32, 64)}
     plots.rates(tmp_path / "a.png", found, "title")
@@ -131,6 +155,10 @@ BAD = [
     (["vit-train", "--search", "8,0"], ["--search", "0 is not a whole number from 1 on"]),
     (["vit-train", "--heatmap", "a.txt"], ["--heatmap a.txt: ends in none of .png"]),
     (["vit-train", "--heatmap", "a.png", "--heads-list", "3"], ["embed_dim = 512 is not a multiple of num_heads = 3"]),
+    (["ensf-scaling", "--processes", "1,999"], ["--processes 999", "cores are ours", "use fewer"]),
+    (["ensf-scaling", "--processes", "0"], ["--processes", "0 is not a whole number from 1 on"]),
+    (["ensf-scaling", "--dtype", "float64"], ["--dtype float64: ensf-scaling is in float32"]),
+    (["ensf-scaling", "--N", "17"], ["N = 17", "must be even; use 18"]),
     (["letkf", "--search", "8"], ["--search: is of vit-train"]),
 ]
 

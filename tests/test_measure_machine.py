@@ -13,7 +13,8 @@ import os, sys
 from jaxda.benchmarks import machine
 import jax, jax.numpy as jnp
 from jax.experimental import multihost_utils
-size = machine.connect()
+from jaxda.parallel import launch
+size = launch.start("float32", machine.MeasuringConfig()).size
 every = multihost_utils.process_allgather(jnp.array([jax.process_index() + 1])) if size > 1 else jnp.ones(1)
 print(size, int(every.sum()))
 """

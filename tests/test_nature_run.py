@@ -255,6 +255,26 @@ def test_an_interrupted_run_keeps_what_was_good(tmp_path, made, capfd, monkeypat
     np.testing.assert_array_equal(states, read(made)[1][:3])
 
 
+def test_the_same_command_goes_on_until_all_days_are_there(tmp_path, made, capsys):
+    out = tmp_path / "run.nc"
+    line = ("--resume", "--N", 16, "--U", 25, "--spinup-days", 5, "--seed", 4, "--out", out)
+    assert run(*line, "--days", 1) == 0
+    assert run(*line, "--days", 2) == 0
+    np.testing.assert_array_equal(read(out)[1], read(made)[1])
+    np.testing.assert_array_equal(read(out)[0].times, read(made)[0].times)
+    before = out.read_bytes()
+    for days in (2, 1):
+        capsys.readouterr()
+        assert run(*line, "--days", days) == 0
+        assert capsys.readouterr().out == "nature_run: all days are there; nothing to do\n"
+    assert out.read_bytes() == before
+    for wrong, said in (("--seed", "--seed 9"), ("--spinup-days", "--spinup-days 9"), ("--U", "--U 9")):
+        assert run(*line, "--days", 3, wrong, 9) == 2
+        assert f"nature_run: {said}" in capsys.readouterr().err
+    assert run(*line, "--days", 3, "--restart", made) == 2
+    assert out.read_bytes() == before
+
+
 def test_as_a_program(tmp_path, made):
     out = tmp_path / "run.nc"
     line = ["--N", "16", "--U", "25", "--spinup-days", "5", "--days", "2", "--seed", "4", "--out", out]

@@ -80,10 +80,53 @@ def test_a_run_killed_on_the_way_goes_on_bit_for_bit(tmp_path, series):
     assert np.isfinite(after).all()
 
 
+def on(own, **given):
+    return dataclasses.replace(own, parallel=dataclasses.replace(own.parallel, **given))
+
+
+def scores(folder):
+    rows = csv.DictReader((folder / "log.csv").open())
+    return [[float(row[name]) for name in ("loss", "rmse_1", "rmse_3", "correlation_1")] for row in rows]
+
+
+def test_two_devices_find_what_one_does_and_one_goes_on_from_them(tmp_path, series):
+    surrogate.train(tiny(), series, tmp_path / "one")
+    both = on(tiny(steps=60), strategy="zero3", devices=2)
+
+    def stop(step, text):
+        if step == 45:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        surrogate.train(both, series, tmp_path / "two", stop)
+    with Checkpoints(tmp_path / "two" / "checkpoints", create=False) as checkpoints:
+        assert checkpoints.last == 40
+    surrogate.train(tiny(), series, tmp_path / "two")
+    np.testing.assert_allclose(scores(tmp_path / "two"), scores(tmp_path / "one"), rtol=1e-3)
+    assert len(scores(tmp_path / "one")) == 3
+    assert surrogate.load(tmp_path / "two").config.parallel.strategy == "ddp"
+
+
+def test_samples_that_do_not_divide_over_the_devices_are_refused(tmp_path, series):
+    own = on(dataclasses.replace(tiny(), data=dataclasses.replace(tiny().data, batch=3)), devices=2)
+    with pytest.raises(ValueError, match=r"data.batch = 3 does not divide over 2 devices; use a multiple"):
+        surrogate.train(own, series, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def simulated(**train):
-    own = tiny(steps=20, validate_every=10, accumulate=2, **train)
+    own = tiny(**({"steps": 20, "validate_every": 10, "accumulate": 2} | train))
     series = dataclasses.replace(own.series, source="simulator", pool=8, spinup_days=10.0)
     return dataclasses.replace(own, series=series)
+
+
+@pytest.mark.slow
+def test_a_run_on_the_simulator_is_the_same_on_two_devices(tmp_path):
+    own = simulated(steps=10)
+    held_out = surrogate.make_series(own)
+    surrogate.train(own, held_out, tmp_path / "one")
+    surrogate.train(on(own, strategy="zero2", devices=2), held_out, tmp_path / "two")
+    np.testing.assert_allclose(scores(tmp_path / "two"), scores(tmp_path / "one"), rtol=1e-3)
 
 
 @pytest.mark.slow

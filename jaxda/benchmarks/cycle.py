@@ -45,7 +45,7 @@ class Case:
         self.local_score = local_score.make_analysis(ours, self.geometry, self.operator, self.mesh)
         steps = {"euler": 1000, "exponential": 50}[integrator]
         self.ensf = ensf.make_analysis(
-            ensf.EnSFConfig(integrator=integrator, steps=steps, tolerance=0), self.operator, 1000.0
+            ensf.EnSFConfig(integrator=integrator, steps=steps, tolerance=0), self.operator, 1000.0, self.mesh
         )
 
 

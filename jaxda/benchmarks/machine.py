@@ -22,9 +22,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxda.parallel.machine import Machine, Table, factor
+from jaxda.settings import Count, described, settings
 
 #: bytes of the all-reduces that are measured
 SIZES = tuple(4.0 * 4**power for power in range(5, 13))
+
+
+@settings
+class MeasuringConfig:
+    """In what the processes of a measurement must agree."""
+
+    repeats: Count = described(7, "of each measurement, whose median counts [1]")
 
 
 class Measured(NamedTuple):
@@ -65,15 +73,6 @@ def together(command: Sequence[str], processes: int, limit: float = 500.0) -> st
         if one.returncode:
             raise RuntimeError(f"{' '.join(command)}: a process ended with {one.returncode}: {error.strip()[-300:]}")
     return said[0][0]
-
-
-def connect() -> int:
-    """Join the processes that `together` began; their number."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        jax.distributed.initialize(address, size, int(os.environ["RANK"]))
-    return size
 
 
 def seconds_of(call: Callable, repeats: int) -> float:

@@ -7,15 +7,33 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def deviations(ensemble: Array) -> tuple[Array, Array]:
-    """The mean `(...)` and the deviations from it `(M, ...)` of an ensemble `(M, ...)`."""
+def deviations(ensemble: Array, axis: str | None = None) -> tuple[Array, Array]:
+    """The mean `(...)` and the deviations from it `(M, ...)` of an ensemble `(M, ...)`.
+
+    Here and below `axis` names the axis of a mesh over whose devices the members are spread, inside of a function that
+    every device runs on its own members, as many as any other: the mean of all is one all-reduce of a state.
+    """
     mean = ensemble.mean(0)
+    if axis is not None:
+        mean = jax.lax.pmean(mean, axis)
     return mean, ensemble - mean
 
 
 def spread(ensemble: Array) -> Array:
     """Standard deviation of the members at each point, `(...)`, with M - 1 degrees of freedom."""
-    return jnp.std(ensemble, axis=0, ddof=1)
+    return size_of(deviations(ensemble)[1])
+
+
+def size_of(deviation: Array, axis: str | None = None) -> Array:
+    """The spread `(...)` of deviations `(M, ...)` from their mean; over an axis one all-reduce of a state.
+
+    The mean comes first, in a reduction of its own. Sums of squares of the members would spare that one, and lose what
+    single precision has where the spread is a thousandth of the mean.
+    """
+    if axis is None:
+        return jnp.sqrt((deviation**2).sum(0) / (len(deviation) - 1))
+    members = len(deviation) * jax.lax.axis_size(axis)
+    return jnp.sqrt(jax.lax.psum((deviation**2).sum(0), axis) / (members - 1))
 
 
 def rescaled(ensemble: Array, factor: Array) -> Array:
@@ -24,15 +42,16 @@ def rescaled(ensemble: Array, factor: Array) -> Array:
     return mean + factor * deviation
 
 
-def relaxed_to(spread_target: Array, ensemble: Array, strength) -> Array:
+def relaxed_to(spread_target: Array, ensemble: Array, strength, axis: str | None = None) -> Array:
     """Relax each point's spread s_a towards s: deviations times 1 + strength (s - s_a)/s_a.
 
     With the prior's spread as target this is RTPS (Whitaker & Hamill 2012, eq. 2). A point whose
     members all agree has no deviations to scale and stays as it is.
     """
-    own = spread(ensemble)
+    mean, deviation = deviations(ensemble, axis)
+    own = size_of(deviation, axis)
     ratio = (spread_target - own) / jnp.where(own > 0, own, 1.0)
-    return rescaled(ensemble, 1.0 + strength * jnp.where(own > 0, ratio, 0.0))
+    return mean + (1.0 + strength * jnp.where(own > 0, ratio, 0.0)) * deviation
 
 
 #: least factor on the forecast's covariance, as in Li, Kalnay & Miyoshi (2009): a noisy estimate must not collapse it

@@ -13,6 +13,11 @@ With `adaptive`, the innovations first say by which factor lambda the forecast's
 (`inflation.covariance_factor`); X and Y of a column are then multiplied by sqrt(lambda), which is the forecast that
 everything after sees, the relaxation to its spread too. With `additive`, differences of climate states are added to
 the analysis at last, so that the next forecast has directions which the members had lost.
+
+With a mesh one all-gather gives every device the whole ensemble, M S bytes with S those of a state; each analyses its
+part of the columns; a second all-gather, of as much, gives every device the whole result, of which it keeps its
+members. Columns that fill up the last batches are gathered too, with regional inflation its factor as one member more;
+without a cut-off there are no columns, and no second gather. No collective is in a loop.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ from jaxda.filters.inflation import (
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
 from jaxda.numerics.matrices import inverse_square_root
 from jaxda.observations import Observation, Operator, cleaned
-from jaxda.parallel.mesh import over_columns
+from jaxda.parallel.mesh import over_columns, with_all_members
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
 
 
@@ -124,7 +129,7 @@ def make_analysis(
         moved = jnp.einsum("ckm,ckmn->ckn", root * x[columns], weights)
         return jnp.concatenate([moved, root], -1)
 
-    def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
+    def analysis(key: Array, ensemble: Array, observation: Observation, axis: str | None) -> Array:
         members = ensemble.shape[0]
         observation = cleaned(observation)
         mean, x = deviations(ensemble)
@@ -144,7 +149,7 @@ def make_analysis(
             moved = jnp.einsum("m...,mn->n...", x, weights)
         else:
             by_column = x.reshape(members, geometry.levels, n_columns).T
-            moved = over_columns(at_columns, n_columns, mesh, config.batch)(by_column, y.T, innovation, precision)
+            moved = over_columns(at_columns, n_columns, axis, config.batch)(by_column, y.T, innovation, precision)
             if regional:
                 moved, root = moved[..., :members], moved[..., members]
                 prior_spread = root.T.reshape(prior_spread.shape) * prior_spread
@@ -160,7 +165,7 @@ def make_analysis(
             posterior = with_climate_differences(key_states, posterior, climate_states, config.additive)
         return posterior
 
-    return analysis
+    return with_all_members(analysis, mesh)
 
 
 def normal_equations(y: Array, innovation: Array, weight: Array) -> tuple[Array, Array]:

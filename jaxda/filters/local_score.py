@@ -36,6 +36,13 @@ variance there; so this makes up (1 - g) g q (1 - h) of the variance (1 - g) q, 
 q where nothing is observed, widens the other deviations.
 
 In the linear Gaussian case with known S = X X^T + q I and no taper the mean is the Kalman analysis; the tests show it.
+
+**Devices.** With a mesh one all-gather gives every device the whole ensemble, M S bytes with S those of a state. The
+columns are spread, those of the analysis, whose result is a second all-gather of M S, and those whose scores are
+measured: all-gathers of 21 x 19 numbers for each of `sample` columns (candidates for q, for lambda) and of 3 x 19 for
+each of four times as many, whatever the size of the state. All else, the drift too, every device does for itself:
+it is little beside the columns, and a reduction over devices would change its last bits. For operators that are not
+linear all that comes after the first gather comes `iterations` times more, in a loop.
 """
 
 from __future__ import annotations
@@ -56,7 +63,7 @@ from jaxda.filters.innovations import PriorError
 from jaxda.filters.letkf import normal_equations
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
 from jaxda.observations import Observation, Operator, cleaned
-from jaxda.parallel.mesh import over_columns
+from jaxda.parallel.mesh import over_columns, with_all_members
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
 
 #: grid of the integrals of expectation propagation: points, and standard deviations to each side
@@ -236,7 +243,7 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         mix = between_levels.astype(y.dtype)[..., None] ** sharpness
         return jnp.einsum("klc,lcmn->kcmn", mix, gram), jnp.einsum("klc,lcm->kcm", mix, projected)
 
-    def measured(mean, y, datum, variance) -> PriorError:
+    def measured(mean, y, datum, variance, axis) -> PriorError:
         """lambda and the tapers' power at each column, `(*columns)` each, and q `(*shape)`."""
         everywhere = lambda value: jnp.full(geometry.columns, value, y.dtype)
         seen = jnp.isfinite(variance)
@@ -256,7 +263,7 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
 
                 return jnp.moveaxis(jax.lax.map(one, (q, sharpness)), -1, 0)
 
-            run = over_columns(at, len(sample.columns), mesh, config.batch)
+            run = over_columns(at, len(sample.columns), axis, config.batch)
             found = run(sample.columns, sample.own, y, datum, variance, q, sharpness)
             return region_of.total(jnp.moveaxis(found, 0, -1), sample.columns)
 
@@ -282,7 +289,7 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         weights = transport(gram, projected, config.kernel, config.flow_steps)
         return jnp.einsum("ckm,kcmn->ckn", x[columns], weights)
 
-    def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:
+    def analysis(key: Array, ensemble: Array, observation: Observation, axis: str | None) -> Array:
         members, dtype = ensemble.shape[0], ensemble.dtype
         observation = cleaned(observation)
         key, key_drift = jax.random.split(key)
@@ -304,12 +311,12 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             if drift_of is not None and last:
                 drift = drift_of(key_drift, mean, datum, variance, jax.vmap(operator.interpolate)(x))
                 datum = jnp.where(jnp.isfinite(variance), datum - operator.interpolate(drift.mean), 0.0)
-            error = measured(mean, observed(x), datum.reshape(-1), flat)
+            error = measured(mean, observed(x), datum.reshape(-1), flat, axis)
             x = x * jnp.sqrt(error.inflation)
             q = error.full_rank
             total = flat + operator.interpolate(q).reshape(-1)
             by_column = x.reshape(members, levels, n_columns).T
-            run = over_columns(at_columns, n_columns, mesh, config.batch)
+            run = over_columns(at_columns, n_columns, axis, config.batch)
             moved = to_state(run(by_column, observed(x), datum.reshape(-1), total, error.sharpness.reshape(-1)))
             increment, moved = deviations(moved)
             white = white_update(operator, q, variance, datum - operator.interpolate(increment))
@@ -341,4 +348,4 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         signs = (signs - signs.mean()) / jnp.std(signs, ddof=1)
         return centre + moved + found.drift + signs.reshape(-1, *[1] * centre.ndim) * jnp.sqrt(left) * found.white
 
-    return analysis
+    return with_all_members(analysis, mesh)

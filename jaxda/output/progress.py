@@ -1,4 +1,4 @@
-"""A progress bar on terminals; one line, when done, in log files."""
+"""A progress bar on terminals; one line, when done, in log files. Of several processes the first shows it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from jaxda.parallel import launch
 
 
 class _Rate(ProgressColumn):
@@ -31,6 +33,9 @@ def bar(name: str, total: float, unit: str, console: Console | None = None) -> I
     Yields:
         `advance(amount, name=None)`: report an amount done since the last call, and what is done from here on.
     """
+    if not launch.is_first():
+        yield lambda amount, name=None: None
+        return
     console = console or Console(stderr=True)
     if not console.is_terminal:
         began = time.perf_counter()

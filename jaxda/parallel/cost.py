@@ -58,7 +58,7 @@ def of(jitted, *arguments, devices: int, through_memory: bool = False) -> Cost:
         found.temp_size_in_bytes,
     )
     moved = traffic(text) if through_memory else 0.0
-    work = Work(devices, tuple(hlo.products(text)), tuple(hlo.collectives(text)), moved)
+    work = Work(devices, tuple(hlo.products(text)), tuple(hlo.transfers(text)), moved)
     return Cost(memory, work, lowering, compiling)
 
 

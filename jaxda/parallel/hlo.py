@@ -67,7 +67,17 @@ class Run(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """One collective instruction of a program.
+    """One collective instruction of a program: kind, runs in a call, bytes, devices of a group, whether in a loop."""
+
+    kind: str
+    times: int
+    bytes: int
+    devices: int
+    looped: bool
+
+
+class Transfer(NamedTuple):
+    """One collective instruction of a program, with who takes part and what else there is to do.
 
     Attributes:
         kind: of `KINDS`.
@@ -245,7 +255,7 @@ def product_flops(instruction: Instruction, around: dict[str, Instruction]) -> f
     return 2.0 * math.prod(result) * inner
 
 
-def collectives(text: str) -> list[Collective]:
+def transfers(text: str) -> list[Transfer]:
     """All collectives of a compiled program (`compiled.as_text()`), in the order in which they stand."""
     program, found = parsed(text), []
     for run in program.runs():
@@ -261,8 +271,13 @@ def collectives(text: str) -> list[Collective]:
         else:
             own = sum(parts) * (len(group) or 1 if kind == "reduce-scatter" else 1)
         beside = program.beside(run.inside, run.instruction.name)
-        found.append(Collective(kind, run.times, own, group, run.loop, beside))
+        found.append(Transfer(kind, run.times, own, group, run.loop, beside))
     return found
+
+
+def collectives(text: str) -> list[Collective]:
+    """The same in short."""
+    return [Collective(one.kind, one.times, one.bytes, one.devices, one.looped) for one in transfers(text)]
 
 
 def _top_level(type_: str) -> list[str]:
@@ -289,7 +304,7 @@ def products(text: str) -> list[Product]:
     return found
 
 
-def count(found: Iterable[Collective]) -> Counter[str]:
+def count(found: Iterable[Collective | Transfer]) -> Counter[str]:
     """How many of each kind run."""
     total: Counter[str] = Counter()
     for one in found:

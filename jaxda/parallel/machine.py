@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from jaxda.parallel.hlo import Collective
+from jaxda.parallel.hlo import Transfer
 from jaxda.settings import Count, Positive, described, settings
 
 Numbers = Annotated[tuple[Positive, ...], Field(min_length=2)]
@@ -114,7 +114,7 @@ def factor(kind: str, devices: int) -> float:
     return {"all-reduce": 2 * once, "collective-permute": 1.0, "collective-broadcast": 1.0}.get(kind, once)
 
 
-def rescaled(one: Collective, old: int, new: int) -> Collective:
+def rescaled(one: Transfer, old: int, new: int) -> Transfer:
     """The collective of a program for `old` devices as the same program for `new` has it.
 
     Groups that reach over all devices, with whatever stride, reach over the new ones; others stay.

@@ -8,6 +8,7 @@ Meshes have Auto axes: with explicit ones, un-annotated ensemble algebra raises.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,27 @@ LARGE = 8192
 
 
 def member_mesh(members: int, devices: list | None = None) -> Mesh:
-    """A mesh with the axis `member` over as many devices as divide the members."""
+    """A mesh with the axis `member` over as many devices as divide the members, the same number of each process.
+
+    Args:
+        devices: None for those of all processes.
+
+    Raises:
+        ValueError: the processes do not divide the members; with one process any number will do.
+    """
     devices = jax.devices() if devices is None else devices
-    count = max(n for n in range(1, len(devices) + 1) if members % n == 0)
-    return jax.make_mesh((count,), ("member",), axis_types=(AxisType.Auto,), devices=devices[:count])
+    processes: dict[int, list] = {}
+    for device in devices:
+        processes.setdefault(device.process_index, []).append(device)
+    n = len(processes)
+    if members % n:
+        raise ValueError(
+            f"members = {members} do not divide over {n} processes; use a multiple of {n}, or fewer processes"
+        )
+    most = min(map(len, processes.values()))
+    count = max(k for k in range(1, most + 1) if members // n % k == 0)
+    chosen = [device for own in processes.values() for device in own[:count]]
+    return jax.make_mesh((len(chosen),), ("member",), axis_types=(AxisType.Auto,), devices=chosen)
 
 
 def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Callable[[Array], Array]:
@@ -52,39 +70,91 @@ def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Calla
     spread = jax.shard_map(one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
     def checked(ensemble):
-        if len(ensemble) % mesh.size:
-            raise ValueError(f"members = {len(ensemble)} do not divide over {mesh.size} devices; use a multiple")
+        _check_divides(ensemble, mesh.size)
         return spread(ensemble)
 
     return checked
 
 
-def over_columns(function, total: int, mesh: Mesh | None, batch: int) -> Callable:
-    """Results of `function(columns, *shared)` for the columns 0..total-1, in batches, spread over the mesh.
+def by_members(analysis: Callable, mesh: Mesh | None) -> Callable:
+    """An analysis (key, ensemble, observation) -> ensemble that every device of the mesh runs on its own members.
+
+    Key and observation are whole on each. Axes of the mesh other than `member` are the compiler's: where the ensemble
+    is cut along them too, it cuts what the analysis does. `analysis` is given `axis = "member"` to communicate by, or
+    None where one device has all members.
+
+    Raises:
+        ValueError: at the call, where the devices do not divide the members.
+    """
+    count = 1 if mesh is None else mesh.shape["member"]
+    if count == 1:
+        return partial(analysis, axis=None)
+    whole, along = PartitionSpec(), PartitionSpec("member")
+    spread = jax.shard_map(
+        partial(analysis, axis="member"),
+        mesh=mesh,
+        in_specs=(whole, along, whole),
+        out_specs=along,
+        axis_names={"member"},
+        check_vma=False,
+    )
+
+    def checked(key, ensemble, observation):
+        _check_divides(ensemble, count)
+        return spread(key, ensemble, observation)
+
+    return checked
+
+
+def with_all_members(analysis: Callable, mesh: Mesh | None) -> Callable:
+    """An analysis that needs all members at each point, on members spread over the mesh.
+
+    One all-gather gives every device the whole ensemble, of which it analyses what `over_columns` leaves to it; of the
+    result it keeps its own members. What is not done by columns each device does for itself, the same on all of them,
+    so that the numbers do not depend on how many there are.
+
+    Args:
+        analysis: (key, ensemble, observation, axis) -> ensemble; `axis` is for `over_columns`.
+    """
+
+    def gathered(key, ensemble, observation, axis):
+        if axis is None:
+            return analysis(key, ensemble, observation, axis)
+        whole = jax.lax.all_gather(ensemble, axis, tiled=True)
+        result = analysis(key, whole, observation, axis)
+        return jax.lax.dynamic_slice_in_dim(result, jax.lax.axis_index(axis) * len(ensemble), len(ensemble))
+
+    return by_members(gathered, mesh)
+
+
+def over_columns(function: Callable, total: int, axis: str | None, batch: int) -> Callable:
+    """Results of `function(columns, *shared)` for the columns 0..total-1, in batches, each device doing its part.
 
     Args:
         function: column numbers `(C,)` and arrays that every device holds -> `(C, ...)`.
+        axis: of the mesh whose devices take part, inside of `by_members`; None for one device.
         batch: columns done at once on one device.
 
     Returns:
-        A function (*shared) -> `(total, ...)`. The last batch of each device is filled up with columns
-        that are done twice.
+        A function (*shared) -> `(total, ...)`, whole on every device: one all-gather. The last batch of each device is
+        filled up with columns that are done twice.
     """
-    devices = 1 if mesh is None else mesh.size
-    size = min(batch, -(-total // devices))
-    count = -(-total // (size * devices))
-    columns = np.arange(devices * count * size).reshape(-1, size) % total
-
-    def part(columns, *shared):
-        return jax.lax.map(lambda some: function(some, *shared), columns)
 
     def run(*shared):
-        spread = part
-        if devices > 1:
-            along, whole = PartitionSpec("member"), PartitionSpec()
-            in_specs = (along, *(whole for _ in shared))
-            spread = jax.shard_map(part, mesh=mesh, in_specs=in_specs, out_specs=along, check_vma=False)
-        result = spread(jnp.asarray(columns), *shared)
+        devices = 1 if axis is None else jax.lax.axis_size(axis)
+        size = min(batch, -(-total // devices))
+        count = -(-total // (size * devices))
+        columns = jnp.asarray(np.arange(devices * count * size).reshape(-1, size) % total)
+        if axis is not None:
+            columns = jax.lax.dynamic_slice_in_dim(columns, jax.lax.axis_index(axis) * count, count)
+        result = jax.lax.map(lambda some: function(some, *shared), columns)
+        if axis is not None:
+            result = jax.lax.all_gather(result, axis, tiled=True)
         return result.reshape(-1, *result.shape[2:])[:total]
 
     return run
+
+
+def _check_divides(ensemble: Array, count: int) -> None:
+    if len(ensemble) % count:
+        raise ValueError(f"members = {len(ensemble)} do not divide over {count} devices; use a multiple")

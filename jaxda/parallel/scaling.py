@@ -6,7 +6,7 @@ an assumption with a name, of `OVERLAPS`:
 
 * "none": nothing does.
 * "beside": a collective hides behind the products at its own place that neither need it nor make what it sends, which
-  the compiled program tells (`hlo.Collective.beside`).
+  the compiled program tells (`hlo.Transfer.beside`).
 * "pipelined": what a loop over layers sends hides behind the loop's computing, but for its first turn: the
   next layer's weights are fetched, and the last layer's gradients sent, while a layer computes. XLA does so for GPUs
   where it may unroll the loop by two, or where the loop is written so.
@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jaxda.parallel.hlo import Collective, Product
+from jaxda.parallel.hlo import Product, Transfer
 from jaxda.parallel.machine import Machine, rescaled
 
 OVERLAPS = ("none", "beside", "pipelined")
@@ -42,7 +42,7 @@ class Work(NamedTuple):
 
     devices: int
     products: tuple[Product, ...]
-    collectives: tuple[Collective, ...]
+    collectives: tuple[Transfer, ...]
     traffic: float = 0.0
     reading: float = 0.0
 
@@ -97,7 +97,7 @@ class Choice(NamedTuple):
     seconds: Seconds
 
 
-def messages(found: Iterable[Collective], message: float | None) -> list[tuple[Collective, float, float]]:
+def messages(found: Iterable[Transfer], message: float | None) -> list[tuple[Transfer, float, float]]:
     """Collectives with the number and the size [B] of their messages; those of one loop, kind and group together.
 
     Args:
@@ -105,7 +105,7 @@ def messages(found: Iterable[Collective], message: float | None) -> list[tuple[C
     """
     if message is None:
         return [(one, float(one.times), float(one.bytes)) for one in found]
-    together: dict[tuple, list[Collective]] = defaultdict(list)
+    together: dict[tuple, list[Transfer]] = defaultdict(list)
     for one in found:
         together[one.loop, one.kind, one.group].append(one)
     result = []

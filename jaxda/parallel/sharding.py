@@ -140,9 +140,7 @@ def make_layout(config: ParallelConfig, devices: Sequence[jax.Device] | None = N
     node = each if each > 1 else 8
     parts = config.fsdp or (1 if config.strategy == "ddp" else min(node, count) if _is_hybrid(config) else count)
     if config.strategy == "ddp" and parts > 1:
-        raise ValueError(
-            f'parallel.fsdp = {parts} with strategy = "ddp", which cuts nothing; use zero1, or leave it out'
-        )
+        raise ValueError(f'parallel.fsdp = {parts}: strategy = "ddp" cuts nothing; use zero1, or leave fsdp out')
     if count % parts:
         raise ValueError(f"parallel.fsdp = {parts} does not divide {count} devices; use one that does")
     mesh = _mesh(np.array(chosen).reshape(-1, parts))
@@ -186,6 +184,13 @@ def shardings(layout: Layout, tree: Any) -> Any:
     """Specifications as shardings on the mesh."""
     is_spec = lambda leaf: isinstance(leaf, PartitionSpec)
     return jax.tree.map(partial(NamedSharding, layout.mesh), tree, is_leaf=is_spec)
+
+
+def held(layout: Layout, tree: Any, stage: int) -> int:
+    """Bytes on each device of arrays that are cut from this stage on."""
+    parts = layout.parts if layout.stage >= stage else 1
+    size = lambda leaf, cut: leaf.size * leaf.dtype.itemsize // (parts if cut >= 0 else 1)
+    return sum(jax.tree.leaves(jax.tree.map(size, tree, cuts(layout, tree))))
 
 
 def buckets(arrays: Sequence[Any], limit: int) -> list[list[int]]:
@@ -350,20 +355,22 @@ def _wide(layout: Layout, axes: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in axes if layout.mesh.shape[name] > 1)
 
 
+def _late(layout: Layout, is_layer: bool, is_part: bool) -> tuple[str, ...]:
+    """Axes over which a gradient is still to be summed after the backward loops."""
+    early = layout.overlap and is_layer
+    if is_part:
+        return _wide(layout, () if early else ("data",))
+    return _wide(layout, () if early and layout.stage < 2 else AXES)
+
+
 def summed(layout: Layout, cuts_: Any, gradient: Any) -> Any:
     """The gradient summed over devices where `make_whole` has not done so yet (inside `shard_map`)."""
-    axes, form = jax.tree.flatten(cuts_)
+    form = jax.tree.structure(cuts_)
     leaves = form.flatten_up_to(gradient)
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(cuts_)]
     waiting: dict[tuple[str, ...], list[int]] = {}
-    for n, (path, axis) in enumerate(zip(paths, axes, strict=True)):
-        early = layout.overlap and getattr(path[0], "key", None) == LAYERS
-        is_part = layout.stage >= 2 and axis >= 0
-        if is_part:
-            over = () if early else ("data",)
-        else:
-            over = () if early and layout.stage < 2 else AXES
-        waiting.setdefault(_wide(layout, over), []).append(n)
+    for n, (path, axis) in enumerate(jax.tree_util.tree_leaves_with_path(cuts_)):
+        over = _late(layout, getattr(path[0], "key", None) == LAYERS, layout.stage >= 2 and axis >= 0)
+        waiting.setdefault(over, []).append(n)
     for over, numbers in waiting.items():
         for n, value in zip(numbers, all_reduced([leaves[n] for n in numbers], over, layout.bucket), strict=True):
             leaves[n] = value

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from jaxda.parallel.cost import Cost, Memory
-from jaxda.parallel.hlo import Collective, Product
+from jaxda.parallel.hlo import Product, Transfer
 from jaxda.parallel.scaling import Work
 from jaxda.planning.programs import Plan
 
@@ -21,7 +21,7 @@ def plain_work(work: Work) -> dict:
 def work_of(tree: dict) -> Work:
     """What `plain_work` made plain."""
     products = tuple(Product(**one) for one in tree["products"])
-    collectives = tuple(Collective(**one | {"group": tuple(one["group"])}) for one in tree["collectives"])
+    collectives = tuple(Transfer(**one | {"group": tuple(one["group"])}) for one in tree["collectives"])
     return Work(**tree | {"products": products, "collectives": collectives})
 
 

@@ -333,7 +333,7 @@ def likelihood_of(monkeypatch, operator, observation, **given):
     """Score and stiffness of the likelihood that the path is given, in its own normalised variable."""
     caught = {}
 
-    def catch(key, config, kernels, likelihood, stiff):
+    def catch(key, config, kernels, likelihood, stiff, axis):
         caught.update(likelihood=likelihood, stiff=stiff)
         return kernels
 

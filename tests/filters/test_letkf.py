@@ -160,8 +160,8 @@ def test_a_shift_of_the_domain_shifts_the_result(localized, assert_near):
 @pytest.mark.parametrize(("batch", "devices"), [(1, None), (5, 2), (1000, 2)])
 def test_batches_and_devices_do_not_matter(localized, assert_near, cpus, batch, devices):
     mesh = devices and member_mesh(devices, cpus)
-    result = analysis_of(batch=batch, mesh=mesh)(KEY, prior(), everywhere())
-    assert_near(result, localized(KEY, prior(), everywhere()), 1e-13)
+    result = analysis_of(batch=batch, mesh=mesh)(KEY, prior(6), everywhere())
+    assert_near(result, localized(KEY, prior(6), everywhere()), 1e-13)
 
 
 @pytest.mark.parametrize("cutoff", [1400.0, np.inf])
@@ -273,11 +273,11 @@ def test_adaptive_inflation_of_a_nonlinear_operator_uses_the_members_values(x64,
 
 @pytest.mark.parametrize("adaptive", ["global", "regional"])
 def test_adaptive_inflation_in_single_precision_and_over_devices(cpus, assert_near, adaptive):
-    inputs = jax.tree.map(np.float32, (prior(), truth_far_off()))
+    inputs = jax.tree.map(np.float32, (prior(6), truth_far_off()))
     single = analysis_of(adaptive=adaptive, mesh=member_mesh(2, cpus))(KEY, *inputs)
     assert single.dtype == np.float32
     with jax.enable_x64(True):
-        double = np.asarray(analysis_of(adaptive=adaptive)(KEY, prior(), truth_far_off()))
+        double = np.asarray(analysis_of(adaptive=adaptive)(KEY, prior(6), truth_far_off()))
     assert_near(single, double, 1e-4)
 
 

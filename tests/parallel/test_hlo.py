@@ -35,10 +35,15 @@ ALONG, WHOLE = PartitionSpec("x"), PartitionSpec()
     ],
 )
 def test_each_kind_with_the_bytes_of_the_whole_buffer(mesh, function, outs, kind, size):
-    found = hlo.collectives(text_of(spread(function, mesh, ALONG, outs), ((8, 6), jnp.float32)))
+    found = hlo.transfers(text_of(spread(function, mesh, ALONG, outs), ((8, 6), jnp.float32)))
     assert [(one.kind, one.times, one.bytes, one.group, one.looped) for one in found] == [
         (kind, 1, 4 * size, (0, 1), False)
     ]
+
+
+def test_in_short(mesh):
+    program = text_of(spread(lambda a: jax.lax.psum(a, "x"), mesh, ALONG, WHOLE), ((8, 6), jnp.float32))
+    assert hlo.collectives(program) == [("all-reduce", 1, 4 * 4 * 6, 2, False)]
 
 
 def test_a_loop_s_collectives_count_as_often_as_it_turns(mesh):
@@ -47,7 +52,7 @@ def test_a_loop_s_collectives_count_as_often_as_it_turns(mesh):
         outer = lambda x, _: (jnp.cos(jax.lax.scan(inner, x, length=5)[0]), None)
         return jax.lax.psum(jax.lax.scan(outer, a, length=3)[0], "x")
 
-    found = hlo.collectives(text_of(spread(function, mesh, ALONG, WHOLE), ((8,), jnp.float32)))
+    found = hlo.transfers(text_of(spread(function, mesh, ALONG, WHOLE), ((8,), jnp.float32)))
     assert sorted((one.times, one.looped) for one in found) == [(1, False), (15, True)]
     assert sorted(one.loop.count("/") for one in found) == [0, 2]
     assert hlo.count(found) == {"all-reduce": 16}
@@ -61,7 +66,7 @@ def test_what_is_beside_a_collective_is_what_does_not_wait_for_it(mesh):
         return (sent @ b) + other  # needs it
 
     program = text_of(spread(function, mesh, (WHOLE, WHOLE), WHOLE), ((64, 64), jnp.float32), ((64, 64), jnp.float32))
-    (one,) = hlo.collectives(program)
+    (one,) = hlo.transfers(program)
     assert one.beside == 2 * 64**3
     assert sum(p.flops for p in hlo.products(program)) == 3 * 2 * 64**3
 
@@ -155,7 +160,7 @@ ENTRY %main (x: bf16[4,8], y: f32[6,5], z: f32[5,7]) -> f32[] {
 
 
 def test_asynchronous_forms_are_counted_once_with_the_whole_buffer():
-    found = {one.kind: one for one in hlo.collectives(OTHERS)}
+    found = {one.kind: one for one in hlo.transfers(OTHERS)}
     assert {kind: (one.times, one.bytes, one.group) for kind, one in found.items()} == {
         "all-gather": (1, 2 * 16 * 8, (0, 2, 4, 6)),
         "reduce-scatter": (1, 2 * 16 * 8, (0, 1, 2, 3)),
@@ -192,7 +197,7 @@ def test_groups_in_all_the_forms_that_are_printed(text, group):
 def test_the_compiler_s_own_partitioning(cpus, axis, group):
     mesh = jax.make_mesh((1, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2, devices=cpus)
     x = jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=jax.NamedSharding(mesh, PartitionSpec("a", "b")))
-    found = hlo.collectives(jax.jit(lambda x: x - x.mean(axis, keepdims=True)).lower(x).compile().as_text())
+    found = hlo.transfers(jax.jit(lambda x: x - x.mean(axis, keepdims=True)).lower(x).compile().as_text())
     assert [(one.kind, one.group) for one in found] == ([("all-reduce", group)] if len(group) > 1 else [])
 
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from jaxda import config
-from jaxda.parallel.hlo import Collective
+from jaxda.parallel.hlo import Transfer
 from jaxda.parallel.machine import Machine, Table, factor, rescaled
 
 FRONTIER = Path(__file__).parents[2] / "configs" / "machines" / "frontier.toml"
@@ -99,7 +99,7 @@ def test_rates_by_how_many_compute_at_once():
     ],
 )
 def test_groups_of_the_same_program_on_fewer_devices(group, moved):
-    assert rescaled(Collective("all-gather", 1, 8, group, ""), 64, 16).group == moved
+    assert rescaled(Transfer("all-gather", 1, 8, group, ""), 64, 16).group == moved
 
 
 @pytest.mark.parametrize(

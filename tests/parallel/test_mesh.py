@@ -11,7 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxda.models import sqg
 from jaxda.models.sqg import SQGConfig
 from jaxda.parallel import mesh as mesh_module
-from jaxda.parallel.mesh import member_mesh, over_columns, over_members
+from jaxda.parallel.mesh import by_members, member_mesh, over_columns, over_members, with_all_members
+
+KEY = jax.random.key(0)
 
 COLLECTIVE = re.compile(r"all-gather|all-reduce|all-to-all|collective-|reduce-scatter")
 
@@ -79,6 +81,8 @@ def test_a_cpu_takes_large_members_in_turn_and_gives_the_same_numbers(
 def test_members_that_do_not_divide_are_refused(mesh):
     with pytest.raises(ValueError, match=r"members = 3 do not divide over 2 devices; use a multiple"):
         over_members(jnp.sin, mesh)(jnp.ones((3, 5)))
+    with pytest.raises(ValueError, match=r"members = 3 do not divide over 2 devices; use a multiple"):
+        by_members(lambda key, ensemble, observation, axis: ensemble, mesh)(KEY, jnp.ones((3, 5)), 0.0)
 
 
 @pytest.mark.parametrize("devices", [None, 1, 2])
@@ -86,8 +90,13 @@ def test_members_that_do_not_divide_are_refused(mesh):
 def test_columns_come_back_complete_and_in_order(cpus, devices, total, batch):
     mesh = devices and member_mesh(devices, cpus)
     table = np.random.default_rng(0).normal(size=(total, 3)).astype(np.float32)
-    run = jax.jit(over_columns(lambda columns, table: 2 * table[columns], total, mesh, batch))
-    np.testing.assert_array_equal(run(table), 2 * table)
+
+    def run(key, members, table, axis):
+        return over_columns(lambda columns, table: 2 * table[columns], total, axis, batch)(table)[None]
+
+    # every device has the whole result
+    results = jax.jit(by_members(run, mesh))(KEY, np.zeros(devices or 1), table)
+    np.testing.assert_array_equal(results, [2 * table] * (devices or 1))
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -98,5 +107,18 @@ def test_a_batch_bounds_the_columns_done_at_once(cpus, devices):
         sizes.append(len(columns))
         return columns
 
-    over_columns(function, 20, member_mesh(devices, cpus), 6)()
+    run = lambda key, members, _, axis: over_columns(function, 20, axis, 6)()
+    by_members(run, member_mesh(devices, cpus))(KEY, np.zeros(devices), np.zeros(0))
     assert set(sizes) == {6}
+
+
+def test_an_analysis_of_all_members_is_cut_back_to_each_devices_own(cpus):
+    members = np.arange(6.0, dtype=np.float32)
+
+    def analysis(key, ensemble, observation, axis):
+        assert len(ensemble) == 6
+        return ensemble.cumsum() + observation
+
+    result = jax.jit(with_all_members(analysis, member_mesh(6, cpus)))(KEY, members, np.float32(1.0))
+    np.testing.assert_array_equal(result, members.cumsum() + 1.0)
+    assert len(result.sharding.device_set) == 2

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from jaxda.parallel.hlo import Collective, Product
+from jaxda.parallel.hlo import Product, Transfer
 from jaxda.parallel.machine import Machine, Table
 from jaxda.parallel.scaling import OVERLAPS, Work, best, curve, efficiencies, messages, predict
 
@@ -22,7 +22,7 @@ def machine():
 def gather(seconds, times=1, loop="", beside=0.0, kind="all-gather"):
     """A collective that takes so long each time."""
     size = round(seconds * 1e9 * 64 / 63) if kind == "all-gather" else round(seconds * 1e9 * 32 / 63)
-    return Collective(kind, times, size, EVERY, loop, beside)
+    return Transfer(kind, times, size, EVERY, loop, beside)
 
 
 def work(compute=1.0, looped=0.5, end=0.0, beside=0.0, reading=0.0):
@@ -101,7 +101,7 @@ def test_efficiency_falls_with_devices_and_hiding_helps(machine, overlap):
 
 
 def test_messages_are_cut_outside_of_loops_and_made_of_whole_turns_inside():
-    some = [Collective("all-gather", 10, 100, EVERY, "loop"), Collective("all-reduce", 1, 1000, EVERY, "")]
+    some = [Transfer("all-gather", 10, 100, EVERY, "loop"), Transfer("all-reduce", 1, 1000, EVERY, "")]
     as_sent = lambda size: {one.kind: (number, each) for one, number, each in messages(some, size)}
     assert as_sent(None) == {"all-gather": (10, 100), "all-reduce": (1, 1000)}
     assert as_sent(50) == {"all-gather": (10, 100), "all-reduce": (20, 50)}
@@ -111,7 +111,7 @@ def test_messages_are_cut_outside_of_loops_and_made_of_whole_turns_inside():
 
 
 def test_messages_of_one_kind_and_group_go_together():
-    some = [Collective("all-reduce", 1, size, EVERY, "") for size in (1, 2, 3)]
+    some = [Transfer("all-reduce", 1, size, EVERY, "") for size in (1, 2, 3)]
     ((_, number, size),) = messages(some, 100)
     assert (number, size) == (1, 6)
     assert sum(number * size for _, number, size in messages(some, 4)) == pytest.approx(6)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxda.parallel.hlo import Collective, Product
+from jaxda.parallel.hlo import Product, Transfer
 from jaxda.parallel.machine import Machine, Table
 from jaxda.parallel.scaling import Work
 from jaxda.planning import measured
@@ -12,7 +12,7 @@ from jaxda.planning.measured import Timed
 def timed(devices, seconds):
     """A step of 3 GFLOP that sums a megabyte."""
     group = tuple(range(devices))
-    return Timed(Work(devices, (Product(1e9, 3, "/loop"),), (Collective("all-reduce", 1, 10**6, group, ""),)), seconds)
+    return Timed(Work(devices, (Product(1e9, 3, "/loop"),), (Transfer("all-reduce", 1, 10**6, group, ""),)), seconds)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from jaxda.output import report
 from jaxda.parallel.cost import Cost, Memory
-from jaxda.parallel.hlo import Collective, Product
+from jaxda.parallel.hlo import Product, Transfer
 from jaxda.parallel.machine import Machine, Table
 from jaxda.parallel.scaling import Work, predict
 from jaxda.planning import stored, tables
@@ -26,7 +26,7 @@ def plan(name, kept, sent, group=EVERY, side=64, samples=1):
     """A training that keeps so many GB, and sends so many MB a layer in its loop."""
     parts = {"parameters": int(kept * 2.5e8), "optimizer": int(kept * 5e8), "moving average": int(kept * 2.5e8)}
     memory = Memory(int(kept * 1e9), 0, int(4e9))
-    some = (Collective("all-gather", LAYERS, int(sent * 1e6), group, "/loop"),)
+    some = (Transfer("all-gather", LAYERS, int(sent * 1e6), group, "/loop"),)
     work = Work(64, (Product(1e12, LAYERS, "/loop"),), some)
     return Plan(name, samples, Cost(memory, work, 1.0, 2.0), parts, int(1e9) if side else 0, side)
 

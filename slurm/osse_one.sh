@@ -1,0 +1,26 @@
+#!/bin/bash
+# One twin experiment over all ranks, such as one of hundreds of members, or one whose forecasts are a surrogate's.
+# Members have to divide over the ranks.
+#   sbatch --account=PROJECT --nodes=4 slurm/osse_one.sh CONFIG [--any.field value ...]
+#SBATCH --job-name=jaxda-osse-one
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=8
+#SBATCH --cpus-per-task=7
+#SBATCH --gpus-per-task=1
+#SBATCH --time=02:00:00
+#SBATCH --output=slurm-%x-%j.out
+#SBATCH --no-requeue
+# An experiment has no checkpoints to go on from.
+set -euo pipefail
+
+if [ $# -lt 1 ]; then
+    echo "usage: sbatch slurm/osse_one.sh CONFIG [--any.field value ...]" >&2
+    exit 2
+fi
+config=$1
+shift
+
+cd "${SLURM_SUBMIT_DIR:-.}"
+source slurm/job.sh
+out="runs/$(basename "$config" .toml)-${SLURM_JOB_ID:-local}"
+"${ALL[@]}" python scripts/osse.py "$config" --out "$out" "$@"
