@@ -28,6 +28,7 @@ FLOORS = {
     "tuning": 9,
     "conversion": 8,
     "benchmarks": 9,
+    "planning": 10,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))

@@ -1,0 +1,1 @@
+"""What trainings and analyses would cost on machines that are not here."""
