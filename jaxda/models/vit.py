@@ -46,6 +46,8 @@ from jax import Array
 from pydantic import Field, model_validator
 
 from jaxda.models import advection
+from jaxda.parallel.prefetch import scan_ahead
+from jaxda.parallel.sharding import LAYERS, Whole
 from jaxda.settings import Count, Fraction, described, settings
 
 Params = dict[str, Any]
@@ -368,7 +370,7 @@ def apply(
     lead_time: Array,
     *,
     keys: Array | None = None,
-    whole: Callable[[str, Any], Any] | None = None,
+    whole: Whole | None = None,
     group: int = 1,
 ) -> Array:
     """States one lead time later.
@@ -378,8 +380,8 @@ def apply(
         x: normalised states `(B, variables, image_size, image_size)`.
         lead_time: `(B,)`, in whatever unit the model was trained with (jaxda: days).
         keys: of dropout and stochastic depth, one a sample `(B,)`; None: neither, as in forecasts.
-        whole: a function ("trunk" or "blocks", some of its parameters) -> the arrays themselves, where they are used:
-            `parallel.sharding.make_whole`. Blocks are asked for by groups, again in the backward pass.
+        whole: makes parameters whole where they are used; None: they are. Blocks are asked for by groups, again in the
+            backward pass.
         group: blocks in a group; it divides their number.
 
     Returns:
@@ -406,7 +408,7 @@ def apply(
         body = block if config.remat == "none" else _forgetful(block, REMAT[config.remat])
         tokens, _ = jax.lax.scan(body, tokens, layers, unroll=config.unroll)
     else:
-        tokens, _ = jax.lax.scan(_by_groups(block, whole, config), tokens, _grouped(layers, group))
+        tokens = _by_groups(block, whole, config, tokens, _grouped(layers, group))
     out = trunk.decode(tokens).astype(x.dtype)
     if config.advection:
         along_x, along_y, out = jnp.split(out, 3, 1)
@@ -420,17 +422,25 @@ def _grouped(layers: Any, group: int) -> Any:
     return jax.tree.map(lambda array: array.reshape(-1, group, *array.shape[1:]), layers)
 
 
-def _by_groups(block: Callable, whole: Callable[[str, Any], Any], config: ViTConfig) -> Callable:
-    """The body of a scan over groups of blocks, whose arrays are made whole for it, and again in the backward pass.
+def _by_groups(block: Callable, whole: Whole, config: ViTConfig, tokens: Array, layers: Any) -> Array:
+    """Tokens after groups of blocks, whose arrays are made whole for them, and again in the backward pass.
 
-    Whatever a policy keeps, it may not be made of weights alone; so remat = "none" keeps no more than "dots" here.
+    Whatever a policy keeps, it may not be made of weights alone; so remat = "none" keeps no more than "dots" here, and
+    none keeps anything where weights are fetched ahead.
     """
+    kept, *rest = layers
 
-    def some(tokens, layers):
-        arrays, rates, keys = layers
-        return jax.lax.scan(block, tokens, (whole("blocks", arrays), rates, keys), unroll=config.unroll)
+    def some(tokens, arrays, rest):
+        return jax.lax.scan(block, tokens, (arrays, *rest), unroll=config.unroll)[0]
 
-    return _forgetful(some, REMAT["dots" if config.remat == "none" else config.remat])
+    if whole.ahead:
+        return scan_ahead(whole, some, tokens, kept, rest)
+
+    def body(tokens, layers):
+        kept, *rest = layers
+        return some(tokens, whole(LAYERS, kept), rest), None
+
+    return jax.lax.scan(_forgetful(body, REMAT["dots" if config.remat == "none" else config.remat]), tokens, layers)[0]
 
 
 def _forgetful(body: Callable, policy: Callable) -> Callable:

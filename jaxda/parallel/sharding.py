@@ -24,9 +24,12 @@ one more all-reduce of the loss and the gradients' norm, where they are not part
     hybrid_shard   as zero3 among the devices of a node; all-reduce of the parts of the gradients over the nodes
 
 and zero2 and zero3 the same once for what is no layer (embedding, head). What travels together is packed into buckets.
-With `overlap` the all-reduces of gradients are in the backward loop too, a group of layers each, where later layers'
-communication can go on while earlier ones are computed; else all at the end, in larger messages. Several batches to a
-step: what is in the loops happens for each of them.
+With `overlap` the all-reduces of gradients are in the backward loop too, a group of layers each; else all at the end,
+in larger messages. Several batches to a step: what is in the loops happens for each of them.
+
+Within a turn of a loop weights that are gathered are used at once, and gradients are sent when they are there: nothing
+can be computed meanwhile, unless the compiler moves communication from turn to turn. With `prefetch` the program does
+so itself (`prefetch.py`), for one more group of layers in memory.
 
 **Which axis is cut** follows from an array's shape alone: the first that the devices divide, not counting the axis of
 layers. Arrays without one (few, and small) stay whole; their gradients are summed at the end.
@@ -67,6 +70,9 @@ class ParallelConfig:
     )
     group: Count = described(1, "layers whose weights and gradients travel together [1]")
     overlap: bool = described(False, "all-reduce gradients within the backward loop instead of at its end")
+    prefetch: bool = described(
+        False, "fetch the next group's weights and send the last one's gradients while a group is computed (zero2 on)"
+    )
     bucket_mb: Positive = described(1024.0, "smaller arrays are packed until they have this size [MB]")
 
 
@@ -83,6 +89,7 @@ class Layout(NamedTuple):
     group: int = 1
     overlap: bool = False
     bucket: int = 2**30
+    prefetch: bool = False
 
     @property
     def parts(self) -> int:
@@ -143,9 +150,14 @@ def make_layout(config: ParallelConfig, devices: Sequence[jax.Device] | None = N
         raise ValueError(f'parallel.fsdp = {parts}: strategy = "ddp" cuts nothing; use zero1, or leave fsdp out')
     if count % parts:
         raise ValueError(f"parallel.fsdp = {parts} does not divide {count} devices; use one that does")
+    if config.prefetch and STAGES[config.strategy] < 2 and not config.overlap:
+        raise ValueError(
+            f'parallel.prefetch = True: strategy = "{config.strategy}" communicates in no loop; '
+            "use overlap = True too, or leave prefetch out"
+        )
     mesh = _mesh(np.array(chosen).reshape(-1, parts))
-    bucket = round(config.bucket_mb * 1e6)
-    return Layout(mesh, STAGES[config.strategy] if parts > 1 else 0, config.group, config.overlap, bucket)
+    stage, bucket = STAGES[config.strategy] if parts > 1 else 0, round(config.bucket_mb * 1e6)
+    return Layout(mesh, stage, config.group, config.overlap, bucket, config.prefetch)
 
 
 def _is_hybrid(config: ParallelConfig) -> bool:
@@ -207,11 +219,23 @@ def buckets(arrays: Sequence[Any], limit: int) -> list[list[int]]:
     return found
 
 
-def _by_buckets(travel: Callable[[list[int]], list[Array]], arrays: Sequence[Array], limit: int) -> list[Array]:
-    """What becomes of arrays of which each bucket travels together."""
+def in_turn(tree: Any, before: Any) -> Any:
+    """Arrays that are there only after those before: the same numbers, plus zero times one of the others.
+
+    XLA for CPUs (jaxlib 0.10.2) may start two collectives of a kind at once, takes them for one, and ends the program.
+    """
+    last = jax.tree.leaves(before)[0]
+    return jax.tree.map(lambda array: array + (0.0 * last.ravel()[0]).astype(array.dtype), tree)
+
+
+def _by_buckets(travel: Callable[[list[Array], list[int]], list[Array]], arrays: Sequence[Array], limit: int):
+    """What becomes of arrays of which each bucket travels together, one bucket after the other."""
     out: list[Array] = [None] * len(arrays)
+    done: list[Array] = []
     for numbers in buckets(arrays, limit):
-        for number, array in zip(numbers, travel(numbers), strict=True):
+        some = [arrays[n] for n in numbers]
+        done = travel(in_turn(some, done) if done else some, numbers)
+        for number, array in zip(numbers, done, strict=True):
             out[number] = array
     return out
 
@@ -226,10 +250,9 @@ def _split(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
 def all_reduced(arrays: Sequence[Array], axes: Sequence[str], limit: int) -> list[Array]:
     """Sums over devices."""
 
-    def travel(numbers):
-        if len(numbers) == 1:
-            return [jax.lax.psum(arrays[numbers[0]], axes)]
-        some = [arrays[n] for n in numbers]
+    def travel(some, _):
+        if len(some) == 1:
+            return [jax.lax.psum(some[0], axes)]
         return _split(jax.lax.psum(jnp.concatenate([a.ravel() for a in some]), axes), [a.shape for a in some])
 
     return _by_buckets(travel, arrays, limit) if axes else list(arrays)
@@ -238,11 +261,9 @@ def all_reduced(arrays: Sequence[Array], axes: Sequence[str], limit: int) -> lis
 def gathered(parts: Sequence[Array], axes: Sequence[int], devices: int, limit: int) -> list[Array]:
     """Whole arrays from the parts along `axes` of each of the devices of `fsdp`."""
 
-    def travel(numbers):
-        if len(numbers) == 1:
-            n = numbers[0]
-            return [jax.lax.all_gather(parts[n], "fsdp", axis=axes[n], tiled=True)]
-        some = [parts[n] for n in numbers]
+    def travel(some, numbers):
+        if len(some) == 1:
+            return [jax.lax.all_gather(some[0], "fsdp", axis=axes[numbers[0]], tiled=True)]
         whole = jax.lax.all_gather(jnp.concatenate([a.ravel() for a in some]), "fsdp")
         pieces = _split(whole, [a.shape for a in some])
         return [joined(piece, axes[n]) for n, piece in zip(numbers, pieces, strict=True)]
@@ -258,11 +279,10 @@ def gathered(parts: Sequence[Array], axes: Sequence[int], devices: int, limit: i
 def scattered(arrays: Sequence[Array], axes: Sequence[int], devices: int, limit: int) -> list[Array]:
     """Own parts along `axes` of the sums over the devices of `fsdp`."""
 
-    def travel(numbers):
-        if len(numbers) == 1:
-            n = numbers[0]
-            return [jax.lax.psum_scatter(arrays[n], "fsdp", scatter_dimension=axes[n], tiled=True)]
-        pieces = [cut(arrays[n], axes[n]) for n in numbers]
+    def travel(some, numbers):
+        if len(some) == 1:
+            return [jax.lax.psum_scatter(some[0], "fsdp", scatter_dimension=axes[numbers[0]], tiled=True)]
+        pieces = [cut(array, axes[n]) for n, array in zip(numbers, some, strict=True)]
         flat = jnp.concatenate([piece.reshape(devices, -1) for piece in pieces], 1)
         return _split(jax.lax.psum_scatter(flat, "fsdp"), [piece.shape[1:] for piece in pieces])
 
@@ -306,43 +326,57 @@ def joined_parts(layout: Layout, cuts_: Any, tree: Any) -> Any:
     return _where_cut(cuts_, whole, lambda a: a, tree)
 
 
-def make_whole(layout: Layout, cuts_: Any) -> Callable[[str, Any], Any] | None:
-    """A function (part of the weights, arrays as they are kept) -> whole arrays, for inside of the loss.
+class Whole(NamedTuple):
+    """How what a device keeps of the weights becomes whole inside of the loss: `whole(part of the weights, kept)`.
 
-    Its derivative sums gradients over devices, cuts them, or both, where the strategy does so within the backward
-    loops; None where that is nowhere. In stage 2 what is kept is the pair `with_parts` makes.
+    The derivative of that sums gradients over devices, cuts them, or both.
+
+    Attributes:
+        gather: (part of the weights, arrays as they are kept) -> whole arrays.
+        scatter: (part of the weights, gradient of whole arrays) -> gradient as it is kept.
+        kept: that gradient -> cotangent of what is kept; in stage 2 that is a pair, see `with_parts`.
+        ahead: whether layers go through `prefetch.scan_ahead`.
+    """
+
+    gather: Callable[[str, Any], Any]
+    scatter: Callable[[str, Any], Any]
+    kept: Callable[[Any], Any]
+    ahead: bool = False
+
+    def __call__(self, name: str, kept: Any) -> Any:
+        """Whole arrays of a part of the weights."""
+        use = jax.custom_vjp(lambda kept: self.gather(name, kept))
+        forward = lambda kept: (self.gather(name, kept), None)
+        use.defvjp(forward, lambda _, gradient: (self.kept(self.scatter(name, gradient)),))
+        return use(kept)
+
+
+def make_whole(layout: Layout, cuts_: Any) -> Whole | None:
+    """How weights become whole, for inside of the loss; None where the strategy does nothing within the loops.
 
     Args:
         cuts_: `cuts` of the weights, a dictionary of its parts.
     """
-    stage = layout.stage
+    stage, limit = layout.stage, layout.bucket
     if stage < 2 and not layout.overlap:
         return None
-    parts, limit = layout.parts, layout.bucket
 
-    def whole(name: str, kept: Any) -> Any:
-        axes = cuts_[name]
+    def gather(name: str, kept: Any) -> Any:
+        return joined_parts(layout, cuts_[name], kept) if stage == 3 else kept[0] if stage == 2 else kept
+
+    def scatter(name: str, gradient: Any) -> Any:
         early = layout.overlap and name == LAYERS
-
-        def forward(kept):
-            return joined_parts(layout, axes, kept) if stage == 3 else kept[0] if stage == 2 else kept
+        if stage < 2:
+            leaves, form = jax.tree.flatten(gradient)
+            return form.unflatten(all_reduced(leaves, _wide(layout, AXES), limit)) if early else gradient
 
         def cut(arrays, along):
-            own = scattered(arrays, along, parts, limit)
+            own = scattered(arrays, along, layout.parts, limit)
             return all_reduced(own, _wide(layout, ("data",)), limit) if early else own
 
-        def backward(_, gradient):
-            if stage < 2:
-                leaves, form = jax.tree.flatten(gradient)
-                return (form.unflatten(all_reduced(leaves, _wide(layout, AXES), limit)) if early else gradient,)
-            own = _where_cut(axes, cut, lambda a: a, gradient)
-            return (own,) if stage == 3 else ((jax.tree.map(jnp.zeros_like, gradient), own),)
+        return _where_cut(cuts_[name], cut, lambda a: a, gradient)
 
-        use = jax.custom_vjp(forward)
-        use.defvjp(lambda kept: (forward(kept), None), backward)
-        return use(kept)
-
-    return whole
+    return Whole(gather, scatter, (lambda own: (None, own)) if stage == 2 else lambda own: own, layout.prefetch)
 
 
 def with_parts(weights: Any, gradient: Any) -> Any:

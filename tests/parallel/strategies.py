@@ -36,6 +36,8 @@ CASES = {
     "zero2": {"strategy": "zero2"},
     "zero3": {"strategy": "zero3"},
     "zero3, dots": {"strategy": "zero3", "group": 2},
+    "zero3, prefetch": {"strategy": "zero3", "prefetch": True},
+    "zero2, prefetch": {"strategy": "zero2", "prefetch": True, "group": 2},
     "hybrid_shard": {"strategy": "hybrid_shard", "fsdp": 4},
     "hybrid_shard, overlap": {"strategy": "hybrid_shard", "fsdp": 4, "group": 2, "overlap": True},
 }

@@ -15,7 +15,10 @@ from jaxda.parallel import sharding
 from jaxda.parallel.sharding import Layout, ParallelConfig
 
 PROGRAM = Path(__file__).with_name("strategies.py")
-NAMES = ["ddp", "ddp, overlap", "zero1", "zero2", "zero3", "zero3, dots", "hybrid_shard", "hybrid_shard, overlap"]
+NAMES = [
+    *("ddp", "ddp, overlap", "zero1", "zero2", "zero3", "zero3, dots", "zero3, prefetch", "zero2, prefetch"),
+    *("hybrid_shard", "hybrid_shard, overlap"),
+]
 DEPTH, BATCHES, NORM = 4, 2, 16
 
 
@@ -43,6 +46,9 @@ def promised(found):
         first = ("all-gather", 1, rest, devices, False)
         return [first, gather, gather, scatter, ("reduce-scatter", BATCHES, rest, devices, True)]
 
+    def ahead(kind, group):  # the loop's, and those before or after it
+        return [(kind, n // group, group * layer, 8, True) for n in (every, BATCHES * group)]
+
     nodes = ("all-reduce", 1, (whole - uncut) // 4, 2, False)
     nodes_in_loop = ("all-reduce", every // 2, 2 * layer // 4, 2, True)
     return {
@@ -57,6 +63,13 @@ def promised(found):
         ],
         "zero3": [*sharded(8, 1), last_uncut],
         "zero3, dots": [*sharded(8, 2), last_uncut],
+        "zero3, prefetch": [*sharded(8, 1), *ahead("all-gather", 1)[1:], *ahead("reduce-scatter", 1)[1:], last_uncut],
+        "zero2, prefetch": [
+            *ahead("reduce-scatter", 2),
+            ("reduce-scatter", BATCHES, rest, 8, True),
+            last_uncut,
+            weights,
+        ],
         "hybrid_shard": [*sharded(4, 1), nodes, last_uncut],
         "hybrid_shard, overlap": [*sharded(4, 2), nodes_in_loop, ("all-reduce", 1, rest // 4, 2, False), last_uncut],
     }
@@ -130,6 +143,7 @@ def test_what_is_left_out_is_filled_in(shape_of):
         ((8, 4), {"devices": 6}, r"parallel.devices = 6 of 4 processes; use a multiple of 4, at most 8"),
         ((8, 1), {"devices": 8, "strategy": "zero3", "fsdp": 3}, r"parallel.fsdp = 3 does not divide 8 devices"),
         ((8, 1), {"devices": 8, "fsdp": 2}, r'parallel.fsdp = 2: strategy = "ddp" cuts nothing; use zero1'),
+        ((8, 1), {"strategy": "zero1", "prefetch": True}, r'parallel.prefetch = True: strategy = "zero1" communicates'),
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused(shape_of, there, given, said):
