@@ -283,5 +283,5 @@ def days(file):
     try:
         with netCDF4.Dataset(file) as nc:
             return float(np.ptp(nc["t"][:])) / 86400 if len(nc["t"]) else 0.0
-    except OSError:
+    except (OSError, IndexError):  # no file yet, or no variable in it
         return 0.0
