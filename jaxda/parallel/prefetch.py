@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxda.parallel.sharding import LAYERS, Whole, in_turn
+from jaxda.parallel.packing import in_turn
+from jaxda.parallel.sharding import LAYERS, Whole
 
 
 def scan_ahead(whole: Whole, body: Callable[[Array, Any, Any], Array], x: Array, kept: Any, rest: Any) -> Array:

@@ -107,16 +107,6 @@ def on_devices(layout: Layout, make: Callable[[], TrainState]) -> TrainState:
     return jax.jit(make, out_shardings=sharding.shardings(layout, specs))()
 
 
-def bytes_held(layout: Layout, state: TrainState) -> dict[str, int]:
-    """Bytes that each device holds of a state `(arrays or their shapes)` and of the gradients of a step."""
-    return {
-        "weights": sharding.held(layout, state.params, 3),
-        "gradients": sharding.held(layout, state.params, 2),
-        "optimizer": sharding.held(layout, state.optimizer, 1),
-        "average": sharding.held(layout, state.average, 1),
-    }
-
-
 def make_train_step(config: TrainConfig, apply: Apply, layout: Layout | None = None) -> Callable:
     """A pure function (state, batches, key) -> (state, Metrics), on the devices of a layout; None: on the default one.
 

@@ -95,7 +95,6 @@ def main():
                 "optimizer": own(state.optimizer),
                 "average": own(state.average),
             },
-            "promised": trainer.bytes_held(layout, state),
         }
     whole = sum(a.nbytes for a in jax.tree.leaves(expected[0]))
     layers = sum(a.nbytes for a in jax.tree.leaves(expected[0]["blocks"]))
