@@ -22,6 +22,7 @@ from jaxda import experiment
 from jaxda.output import netcdf, plots, report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
+from jaxda.parallel.mesh import member_mesh
 from jaxda.settings import Parser
 
 
@@ -37,7 +38,7 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch)
     with bar("nature run", states, "states") as advance:
         world = experiment.make_world(config, advance)
     analyses = {name: experiment.make_filter(config, name, world.operator, world.climate) for name in config.filters}
-    launch.say(launch.describe(found, config.precision), file=sys.stderr)
+    launch.say(launch.describe(found, config.precision, member_mesh(config.members)), file=sys.stderr)
 
     writes = launch.is_first()
     if writes:

@@ -18,7 +18,7 @@ from jaxda import config as configuration
 from jaxda import surrogate
 from jaxda.models import vit
 from jaxda.output.progress import bar
-from jaxda.parallel import launch
+from jaxda.parallel import launch, sharding
 from jaxda.settings import Parser
 
 
@@ -61,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
         overrides = configuration.parse_overrides(rest)
         config = configuration.read(given.config, overrides, surrogate.SurrogateConfig)
         started = launch.start("float32", config)
-        launch.say(launch.describe(started, "float32"), sys.stderr)
+        mesh = sharding.make_layout(config.parallel).mesh
+        launch.say(launch.describe(started, "float32", mesh), sys.stderr)
         run(config, given.out or Path("runs") / Path(given.config).stem)
         return 0
     except (ValueError, OSError) as error:

@@ -26,7 +26,7 @@ def test_two_processes_find_what_one_does(tiny_training, tmp_path):
     first, second = ended
     assert (second.out, second.err) == ("", "")
     assert "best at step" in first.out
-    assert "2 processes (torchrun), 2 x cpu" in first.err
+    assert "2 processes (torchrun), 2 x cpu, float32, mesh data 1 x fsdp 2" in first.err
     np.testing.assert_allclose(scores(out), scores(one), rtol=1e-3)
     assert len(scores(one)) == 2
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in one.iterdir())

@@ -148,11 +148,12 @@ def require_one() -> None:
         raise ValueError(f"{several}; start it once, or set JAXDA_LAUNCH=single for as many runs")
 
 
-def describe(found: Launch, precision: str) -> str:
-    """Versions, processes and devices in one line; starts the devices."""
+def describe(found: Launch, precision: str, mesh: jax.sharding.Mesh | None = None) -> str:
+    """Versions, processes, devices and mesh in one line; starts the devices."""
     versions = f"jaxda {__version__}, jax {jax.__version__}, jaxlib {jaxlib.__version__}"
     processes = "1 process" if found.size == 1 else f"{found.size} processes ({found.how})"
-    return f"{versions}; {processes}, {jax.device_count()} x {jax.devices()[0].device_kind}, {precision}"
+    axes = "" if mesh is None else ", mesh " + " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    return f"{versions}; {processes}, {jax.device_count()} x {jax.devices()[0].device_kind}, {precision}{axes}"
 
 
 def from_first(tree):

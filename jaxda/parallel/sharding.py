@@ -138,11 +138,10 @@ def make_layout(config: ParallelConfig, devices: Sequence[jax.Device] | None = N
     there = list(jax.devices() if devices is None else devices)
     processes = max(device.process_index for device in there) + 1
     count = config.devices or (processes if there[0].platform == "cpu" else len(there))
-    if count > len(there) or count % processes:
-        at_most = len(there) if count > len(there) else f"{processes} processes"
-        raise ValueError(
-            f"parallel.devices = {count} of {at_most}; use a multiple of {processes}, at most {len(there)}"
-        )
+    if count > len(there):
+        raise ValueError(f"parallel.devices = {count}: there are {len(there)}; use no more")
+    if count % processes:
+        raise ValueError(f"parallel.devices = {count} do not divide over {processes} processes; use a multiple")
     each = count // processes
     chosen = [d for p in range(processes) for d in [d for d in there if d.process_index == p][:each]]
     node = each if each > 1 else 8

@@ -9,6 +9,7 @@ import pytest
 from jaxda.output import progress
 from jaxda.parallel import ending, launch
 from jaxda.parallel.launch import Launch
+from jaxda.parallel.mesh import member_mesh
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
 SRUN = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "2", "SLURM_NTASKS": "8"}
@@ -192,3 +193,7 @@ def test_members_that_the_processes_do_not_divide_are_refused():
 
     with pytest.raises(ValueError, match="members = 7 do not divide over 2 processes; use a multiple of 2, or fewer"):
         mesh.member_mesh(7, [Device(0, 0), Device(1, 1)])
+
+
+def test_the_mesh_is_described(cpus):
+    assert launch.describe(Launch(), "float32", member_mesh(4, cpus)).endswith(", float32, mesh member 2")

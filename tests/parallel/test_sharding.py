@@ -138,8 +138,8 @@ def test_what_is_left_out_is_filled_in(shape_of):
 @pytest.mark.parametrize(
     ("there", "given", "said"),
     [
-        ((2, 1), {"devices": 4}, r"parallel.devices = 4 of 2; use a multiple of 1, at most 2"),
-        ((8, 4), {"devices": 6}, r"parallel.devices = 6 of 4 processes; use a multiple of 4, at most 8"),
+        ((2, 1), {"devices": 4}, r"parallel.devices = 4: there are 2; use no more"),
+        ((8, 4), {"devices": 6}, r"parallel.devices = 6 do not divide over 4 processes; use a multiple"),
         ((8, 1), {"devices": 8, "strategy": "zero3", "fsdp": 3}, r"parallel.fsdp = 3 does not divide 8 devices"),
         ((8, 1), {"devices": 8, "fsdp": 2}, r'parallel.fsdp = 2: strategy = "ddp" cuts nothing; use zero1'),
         ((8, 1), {"strategy": "zero1", "prefetch": True}, r'parallel.prefetch = True: strategy = "zero1" communicates'),
