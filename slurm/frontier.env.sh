@@ -13,8 +13,8 @@ set -u
 export NCCL_SOCKET_IFNAME="${NCCL_SOCKET_IFNAME:-hsn0,hsn1,hsn2,hsn3}"
 
 # MIOpen's database fails on a file system that many ranks share (OLCF): on the node's NVMe, which `sbatch -C nvme` asks
-# for, or else in /tmp.
-scratch=/tmp
+# for, or else in TMPDIR.
+scratch="${TMPDIR:-/tmp}"
 if [ -d "/mnt/bb/${USER:-nobody}" ]; then
     scratch="/mnt/bb/$USER"
 fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -14,10 +15,19 @@ from jaxda.parallel import launch
 
 
 def pytest_configure(config):
-    """Most of the tests' time is compiling; unoptimised programs halve it. The slow tests compute more than that."""
+    """Most of the tests' time is compiling: the same program only once, and unoptimised, which takes half as long.
+
+    Optimised are those of the slow tests, which compute more than that saves.
+    """
     if config.option.markexpr != "slow":
         unoptimised = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = f"{unoptimised} {os.environ.get('XLA_FLAGS', '')}"
+    if not hasattr(config, "workerinput"):  # the workers of pytest-xdist take that of the process that starts them
+        config.compiled = tempfile.TemporaryDirectory(prefix="jaxda-tests-", ignore_cleanup_errors=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compiled.name
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 os.environ["JAXDA_LAUNCH"] = "single"  # a test is a process by itself, whatever started pytest

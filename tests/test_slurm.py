@@ -64,7 +64,7 @@ def start(tmp_path, where):
             (bin_ / name).chmod(0o755)
         env = {name: value for name, value in processes.environment().items() if name != "USER"}
         env |= {"PATH": f"{bin_}:{env['PATH']}", "SLURM_SUBMIT_DIR": str(where), "SLURM_JOB_ID": "42"}
-        env |= {"PYTHONPATH": str(ROOT)} | environment
+        env |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)} | environment
         files = {name: subprocess.PIPE for name in ("stdout", "stderr")}
         # Slurm runs a copy of the job file from a folder of its own
         copy = tmp_path / "slurm_script"

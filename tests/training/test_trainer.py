@@ -118,10 +118,10 @@ def test_two_steps_are_adamw_by_hand(x64):
 
 def test_accumulated_halves_are_the_whole():
     data = batch(8)
-    whole, _ = trainer.make_train_step(CONFIG, linear)(trainer.init_state(CONFIG, params()), one(data), KEY)
+    whole, _ = jax.jit(trainer.make_train_step(CONFIG, linear))(trainer.init_state(CONFIG, params()), one(data), KEY)
     halves = jax.tree.map(lambda a: a.reshape(2, 4, *a.shape[1:]), data)
     twice = dataclasses.replace(CONFIG, accumulate=2)
-    parts, _ = trainer.make_train_step(twice, linear)(trainer.init_state(twice, params()), halves, KEY)
+    parts, _ = jax.jit(trainer.make_train_step(twice, linear))(trainer.init_state(twice, params()), halves, KEY)
     for found, expected in zip(jax.tree.leaves(parts.params), jax.tree.leaves(whole.params)):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
