@@ -89,6 +89,7 @@ def scores(folder):
     return [[float(row[name]) for name in ("loss", "rmse_1", "rmse_3", "correlation_1")] for row in rows]
 
 
+@pytest.mark.slow
 def test_two_devices_find_what_one_does_and_one_goes_on_from_them(tmp_path, series):
     surrogate.train(tiny(), series, tmp_path / "one")
     both = on(tiny(steps=60), strategy="zero3", devices=2)
