@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxda.benchmarks.timing import free_port
 from jaxda.parallel.machine import Machine, Table, factor
 from jaxda.settings import Count, described, settings
 
@@ -50,10 +50,7 @@ def together(command: Sequence[str], processes: int, limit: float = 500.0) -> st
     Raises:
         RuntimeError: one of them failed, or did not end within `limit` [s].
     """
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    own = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    own = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     # one device a process, whatever this one was told
     own |= {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": "", "JAXDA_LAUNCH": "torchrun" if processes > 1 else "single"}
     begun = []

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from jaxda.benchmarks.timing import free_port
 from jaxda.parallel.hlo import Collective
 
 #: seconds for all processes of a job to start and find each other
@@ -37,7 +37,7 @@ class Job:
     """
 
     def __init__(self, processes: int, arguments: list[str], log: IO):
-        cores, port = sorted(os.sched_getaffinity(0)), _free_port()
+        cores, port = sorted(os.sched_getaffinity(0)), free_port()
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "NPROC": "2"}
         root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -75,12 +75,6 @@ class Job:
             last = (self.log.read().strip().splitlines() or ["nothing"])[-1]
             raise ChildProcessError(f"a process of {len(self.workers)} ended, status {worker.wait()}: {last}")
         return line
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""Runs that are timed in turn, so that what else the machine does falls on all of them."""
+"""Runs that are timed in turn, so that what else the machine does falls on all of them; ports for their processes."""
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,3 +28,10 @@ def timed(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
             if count:
                 seconds[name].append((time.perf_counter() - began) / run.units)
     return seconds
+
+
+def free_port() -> int:
+    """A port of this machine at which processes can find each other."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

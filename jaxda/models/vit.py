@@ -45,14 +45,12 @@ from flax import nnx
 from jax import Array
 from pydantic import Field, model_validator
 
-from jaxda.models import advection
+from jaxda.models import advection, layers
 from jaxda.parallel.prefetch import scan_ahead
 from jaxda.parallel.sharding import LAYERS, Whole
 from jaxda.settings import Count, Fraction, described, settings
 
 Params = dict[str, Any]
-#: lengths of the waves of sin-cos embeddings go up to 2 pi times this (Vaswani et al. 2017, Sec. 3.5)
-LONGEST = 10000.0
 #: what is kept for the backward pass
 REMAT = {"block": jax.checkpoint_policies.nothing_saveable, "dots": jax.checkpoint_policies.dots_saveable}
 
@@ -148,63 +146,14 @@ class ViTConfig:
 _LINEAR = nnx.initializers.truncated_normal(0.02)
 
 
-def _flat_product(x: Array, kernel: Array, dimensions, **given) -> Array:
-    """`lax.dot_general` of all leading axes of x as one: on CPUs the gradients of that form take two thirds."""
-    out = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **given)
-    return out.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
 def _linear(rows: int, columns: int, config: ViTConfig, rngs) -> nnx.Linear:
-    return nnx.Linear(rows, columns, kernel_init=_LINEAR, dtype=config.dtype, dot_general=_flat_product, rngs=rngs)
+    return nnx.Linear(
+        rows, columns, kernel_init=_LINEAR, dtype=config.dtype, dot_general=layers.flat_product, rngs=rngs
+    )
 
 
 def _norm(width: int, config: ViTConfig, rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(width, epsilon=1e-5, dtype=config.dtype, rngs=rngs)
-
-
-def _gelu(x: Array) -> Array:
-    return jax.nn.gelu(x, approximate=False)
-
-
-def _dropped(keys: Array | None, rate, x: Array, shape: tuple[int, ...]) -> Array:
-    """x with entries of a mask of this shape (which broadcasts) dropped at a rate, the others scaled up.
-
-    Each sample has its own key `(B,)`: its mask does not depend on which others are on the same device.
-    """
-    if keys is None or (
-        isinstance(rate, float) and rate == 0.0
-    ):  # a mask of ones takes its random numbers all the same
-        return x
-    # 16 bits decide: a rate is met to 1e-5
-    kept = jax.vmap(lambda key: _halfwords(key, shape[1:]))(keys) >= jnp.round(65536.0 * rate)
-    return jnp.where(kept, x / jnp.maximum(1.0 - rate, 1e-6).astype(x.dtype), jnp.zeros((), x.dtype))
-
-
-def _halfwords(key: Array, shape: tuple[int, ...]) -> Array:
-    """Random numbers of 16 bits, two of each that is made: JAX would make 32 bits for each and throw half away."""
-    count = math.prod(shape)
-    words = jax.random.bits(key, (-(-count // 2),), jnp.uint32)
-    return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:count].reshape(shape)
-
-
-def _split(keys: Array | None, count: int):
-    """Keys `(count, B)` of keys `(B,)`, or as often None."""
-    return [None] * count if keys is None else jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)
-
-
-def _attention(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
-    """Attention of queries `(B, L, H, d)` to keys; by the device's own kernel where it has one.
-
-    Without one, heads are moved before the tokens, which takes half the time of jax.nn's form on a CPU, and double
-    precision stays double. Logits and their softmax have at least single precision in both.
-    """
-    if jax.default_backend() != "cpu" and q.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(q, k, v, bias=bias)
-    q, k, v = (jnp.moveaxis(part, 2, 1) for part in (q, k, v))
-    exact = jnp.promote_types(q.dtype, jnp.float32)
-    logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=exact) * q.shape[-1] ** -0.5
-    weights = jax.nn.softmax(logits if bias is None else logits + bias, -1).astype(v.dtype)
-    return jnp.moveaxis(jnp.einsum("bhqk,bhkd->bhqd", weights, v), 1, 2)
 
 
 class Block(nnx.Module):
@@ -230,39 +179,20 @@ class Block(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         bias = None
         if config.positions == "rotary":
-            q, k = (_turned(part, config.side) for part in (q, k))
+            q, k = (layers.turned(part, config.side) for part in (q, k))
         if config.positions == "relative":
-            bias = self.bias[...][:, *_torus_distances(config.side)][None].astype(q.dtype)
-        out = _attention(q, k, v, bias)
+            bias = self.bias[...][:, *layers.torus_distances(config.side)][None].astype(q.dtype)
+        out = layers.attention(q, k, v, bias)
         return self.proj(out.reshape(x.shape))
 
     def __call__(self, x: Array, drop_path: Array, keys: Array | None) -> Array:
         rate, one = self.config.dropout, (len(x), 1, 1)
-        keys = _split(keys, 5)
-        attended = _dropped(keys[0], rate, self.attention(self.norm1(x)), x.shape)
-        x = x + _dropped(keys[1], drop_path, attended, one)
-        hidden = _gelu(self.fc1(self.norm2(x)))
-        out = self.fc2(_dropped(keys[2], rate, hidden, hidden.shape))
-        return x + _dropped(keys[4], drop_path, _dropped(keys[3], rate, out, out.shape), one)
-
-
-@lru_cache
-def _torus_distances(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns `(L, L)` from each patch to each, modulo the number of patches along an axis."""
-    places = np.stack(np.divmod(np.arange(side * side), side))
-    down, right = (places[:, None, :] - places[:, :, None]) % side
-    return down, right
-
-
-def _turned(x: Array, side: int) -> Array:
-    """Heads `(B, L, H, d)` turned in d/2 planes, half of them by each axis, by 2 pi k (place/side), k = 1, 2, ..."""
-    quarter = x.shape[-1] // 4
-    places = np.stack(np.divmod(np.arange(side * side), side), -1)  # (L, 2)
-    angle = 2 * np.pi * places[:, :, None] * (1 + np.arange(quarter)) / side
-    angle = angle.reshape(side * side, 1, 2 * quarter)
-    cos, sin = jnp.asarray(np.cos(angle), x.dtype), jnp.asarray(np.sin(angle), x.dtype)
-    first, second = jnp.split(x, 2, -1)
-    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], -1)
+        keys = layers.split_keys(keys, 5)
+        attended = layers.dropped(keys[0], rate, self.attention(self.norm1(x)), x.shape)
+        x = x + layers.dropped(keys[1], drop_path, attended, one)
+        hidden = layers.gelu(self.fc1(self.norm2(x)))
+        out = self.fc2(layers.dropped(keys[2], rate, hidden, hidden.shape))
+        return x + layers.dropped(keys[4], drop_path, layers.dropped(keys[3], rate, out, out.shape), one)
 
 
 class Trunk(nnx.Module):
@@ -273,7 +203,7 @@ class Trunk(nnx.Module):
         window = (config.patch_size + 2 * config.overlap) ** 2
         if config.aggregation == "attention":
             self.tokens = nnx.List([_linear(window, width, config, rngs) for _ in range(config.inputs)])
-            self.variables = nnx.Param(jnp.asarray(_sin_cos(np.arange(config.inputs), width)))
+            self.variables = nnx.Param(jnp.asarray(layers.sin_cos(np.arange(config.inputs), width)))
             self.query = nnx.Param(jnp.zeros((1, width)))
             self.agg_qkv = nnx.List([_linear(width, width, config, rngs) for _ in range(3)])
             self.agg_out = _linear(width, width, config, rngs)
@@ -282,7 +212,7 @@ class Trunk(nnx.Module):
         if config.first_guess:
             shape = (config.variables, config.variables, advection.wavenumbers(config.image_size))
             self.inversion = nnx.Param(jnp.zeros(shape))
-        self.positions = nnx.Param(jnp.asarray(_sin_cos_2d(config.side, width)))
+        self.positions = nnx.Param(jnp.asarray(layers.sin_cos_2d(config.side, width)))
         self.lead_time = _linear(1, width, config, rngs)
         self.norm = _norm(width, config, rngs)
         sizes = [width] * (config.decoder_depth + 1)
@@ -293,7 +223,7 @@ class Trunk(nnx.Module):
     def embed(self, x: Array, lead_time: Array) -> Array:
         """Inputs `(B, inputs, N, N)` and lead times `(B,)` to tokens `(B, L, D)`."""
         config = self.config
-        patches = _windows(x, config.patch_size, config.overlap)  # (B, V, L, window)
+        patches = layers.windows(x, config.patch_size, config.overlap)  # (B, V, L, window)
         if config.aggregation == "joint":
             tokens = self.tokens[0](jnp.moveaxis(patches, 1, 2).reshape(len(x), config.tokens, -1))
         else:
@@ -310,36 +240,16 @@ class Trunk(nnx.Module):
         q = jnp.broadcast_to(self.query[...].astype(x.dtype), (math.prod(x.shape[:2]), 1, config.embed_dim))
         x_flat = x.reshape(-1, *x.shape[2:])
         q, k, v = (heads(layer(part)) for layer, part in zip(self.agg_qkv, (q, x_flat, x_flat), strict=True))
-        return self.agg_out(_attention(q, k, v).reshape(*x.shape[:2], config.embed_dim))
+        return self.agg_out(layers.attention(q, k, v).reshape(*x.shape[:2], config.embed_dim))
 
     def decode(self, tokens: Array) -> Array:
         """Tokens `(B, L, D)` to fields `(B, outputs, N, N)`."""
         config, p = self.config, self.config.patch_size
         x = self.norm(tokens)
         for layer in self.head[:-1]:
-            x = _gelu(layer(x))
+            x = layers.gelu(layer(x))
         x = self.head[-1](x).reshape(-1, config.side, config.side, p, p, config.outputs)
         return jnp.einsum("bhwpqv->bvhpwq", x).reshape(-1, config.outputs, config.image_size, config.image_size)
-
-
-def _windows(x: Array, patch: int, overlap: int) -> Array:
-    """Patches of `(B, V, N, N)` with `overlap` points around them, over periodic edges: `(B, V, L, points)`."""
-    side, window = x.shape[-1] // patch, patch + 2 * overlap
-    index = (patch * np.arange(side)[:, None] + np.arange(-overlap, patch + overlap)) % x.shape[-1]
-    cut = x[:, :, index][..., index]  # (B, V, side, window, side, window)
-    return jnp.moveaxis(cut, 4, 3).reshape(*x.shape[:2], side * side, window * window)
-
-
-def _sin_cos(places: np.ndarray, width: int) -> np.ndarray:
-    """Sines, then cosines, of places `(n,)` at width/2 wavelengths: `(n, width)` (Vaswani et al. 2017, Sec. 3.5)."""
-    angle = places[:, None] * LONGEST ** (-np.arange(width // 2) / (width / 2))
-    return np.concatenate([np.sin(angle), np.cos(angle)], 1).astype(np.float32)
-
-
-def _sin_cos_2d(side: int, width: int) -> np.ndarray:
-    """Half of the width for each axis, x first: `(side^2, width)`."""
-    y, x = np.divmod(np.arange(side * side), side)
-    return np.concatenate([_sin_cos(x, width // 2), _sin_cos(y, width // 2)], 1)
 
 
 @lru_cache
@@ -389,26 +299,26 @@ def apply(
     """
     trunk_graph, block_graph = _graphs(config)
     trunk = nnx.merge(trunk_graph, nnx.State(whole("trunk", params["trunk"]) if whole else params["trunk"]))
-    keys_tokens, keys_blocks = _split(keys, 2)
+    keys_tokens, keys_blocks = layers.split_keys(keys, 2)
     seen = x
     if config.first_guess:
         guess = advection.first_guess(x, trunk.inversion[...].astype(x.dtype), lead_time, config.first_guess)
         seen, x = jnp.concatenate([x, guess], 1), guess
     seen = jnp.concatenate([seen, *advection.induced_velocities(seen)], 1) if config.velocities else seen
     tokens = trunk.embed(seen if config.dtype is None else seen.astype(config.dtype), lead_time)
-    tokens = _dropped(keys_tokens, config.dropout, tokens, tokens.shape)
+    tokens = layers.dropped(keys_tokens, config.dropout, tokens, tokens.shape)
 
     def block(tokens, layer):
         arrays, rate, keys = layer
         return nnx.merge(block_graph, nnx.State(arrays))(tokens, rate, keys), None
 
     rates = jnp.linspace(0.0, config.drop_path, config.depth)
-    layers = (params["blocks"], rates, None if keys is None else _split(keys_blocks, config.depth))
+    stacked = (params["blocks"], rates, None if keys is None else layers.split_keys(keys_blocks, config.depth))
     if whole is None:
         body = block if config.remat == "none" else _forgetful(block, REMAT[config.remat])
-        tokens, _ = jax.lax.scan(body, tokens, layers, unroll=config.unroll)
+        tokens, _ = jax.lax.scan(body, tokens, stacked, unroll=config.unroll)
     else:
-        tokens = _by_groups(block, whole, config, tokens, _grouped(layers, group))
+        tokens = _by_groups(block, whole, config, tokens, _grouped(stacked, group))
     out = trunk.decode(tokens).astype(x.dtype)
     if config.advection:
         along_x, along_y, out = jnp.split(out, 3, 1)
@@ -417,18 +327,18 @@ def apply(
     return x + out if config.residual else out
 
 
-def _grouped(layers: Any, group: int) -> Any:
+def _grouped(stacked: Any, group: int) -> Any:
     """Arrays `(depth, ...)` as `(depth/group, group, ...)`."""
-    return jax.tree.map(lambda array: array.reshape(-1, group, *array.shape[1:]), layers)
+    return jax.tree.map(lambda array: array.reshape(-1, group, *array.shape[1:]), stacked)
 
 
-def _by_groups(block: Callable, whole: Whole, config: ViTConfig, tokens: Array, layers: Any) -> Array:
+def _by_groups(block: Callable, whole: Whole, config: ViTConfig, tokens: Array, groups: Any) -> Array:
     """Tokens after groups of blocks, whose arrays are made whole for them, and again in the backward pass.
 
     Whatever a policy keeps, it may not be made of weights alone; so remat = "none" keeps no more than "dots" here, and
     none keeps anything where weights are fetched ahead.
     """
-    kept, *rest = layers
+    kept, *rest = groups
 
     def some(tokens, arrays, rest):
         return jax.lax.scan(block, tokens, (arrays, *rest), unroll=config.unroll)[0]
@@ -436,11 +346,11 @@ def _by_groups(block: Callable, whole: Whole, config: ViTConfig, tokens: Array, 
     if whole.ahead:
         return scan_ahead(whole, some, tokens, kept, rest)
 
-    def body(tokens, layers):
-        kept, *rest = layers
+    def body(tokens, one):
+        kept, *rest = one
         return some(tokens, whole(LAYERS, kept), rest), None
 
-    return jax.lax.scan(_forgetful(body, REMAT["dots" if config.remat == "none" else config.remat]), tokens, layers)[0]
+    return jax.lax.scan(_forgetful(body, REMAT["dots" if config.remat == "none" else config.remat]), tokens, groups)[0]
 
 
 def _forgetful(body: Callable, policy: Callable) -> Callable:

@@ -31,11 +31,11 @@ def time_training(config: SurrogateConfig, name: str, samples: int, repeats: int
     """Compile and run a training step on noise, on the devices of all processes that do this."""
     built = programs.training(config, name, samples)
     work = programs.of_training(built).cost.work
-    state, batch, key = built.arguments
+    _, batch, key = built.arguments
     place = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
     make = lambda: trainer.init_state(config.train, vit.init(jax.random.key(0), config.vit))
     noise = lambda like: jax.random.normal(jax.random.key(1), like.shape)
-    kept = [jax.jit(make, out_shardings=place(state))()]
+    kept = [trainer.on_devices(built.layout, make)]
     some = jax.jit(lambda: Batch(noise(batch.x), jnp.full(batch.lead_time.shape, 0.5), noise(batch.y)),
                    out_shardings=place(batch))()  # fmt: skip
     number = jax.jit(lambda: jax.random.key(2), out_shardings=key.sharding)()

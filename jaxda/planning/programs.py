@@ -103,14 +103,12 @@ def training(config: SurrogateConfig, name: str, samples: int = 1, node: int = 8
     sharding.require_samples(layout, samples * devices, half.depth)
     shapes = jax.eval_shape(lambda: trainer.init_state(config.train, vit.init(jax.random.key(0), half)))
     state = _with(sharding.shardings(layout, trainer.state_specs(layout, shapes)), shapes)
-    whole = NamedSharding(layout.mesh, PartitionSpec())
-    along = NamedSharding(layout.mesh, PartitionSpec(None, *layout.samples))
     shape = (config.train.accumulate, samples * devices)
     fields = (half.variables, half.image_size, half.image_size)
-    given = lambda *more: jax.ShapeDtypeStruct((*shape, *more), jnp.float32, sharding=along)
+    given = lambda *more: jax.ShapeDtypeStruct((*shape, *more), jnp.float32, sharding=layout.batches)
     batch = Batch(given(*fields), given(), given(config.data.roll_out, *fields))
     step = jax.jit(trainer.make_train_step(config.train, apply_of(half), layout), donate_argnums=0)
-    return Training(step, (state, batch, _key(whole)), layout, dataclasses.replace(config, parallel=own))
+    return Training(step, (state, batch, _key(layout.everywhere)), layout, dataclasses.replace(config, parallel=own))
 
 
 def of_training(built: Training) -> Plan:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jaxda.models import advection, vit
+from jaxda.models import advection, layers, vit
 from jaxda.models.vit import ViTConfig
 from jaxda.settings import one_line
 
@@ -84,7 +84,7 @@ def test_absolute_positions_know_where_they_are():
 @given(overlap=st.integers(0, 3), row=st.integers(0, 3), column=st.integers(0, 3))
 def test_windows_are_patches_with_their_periodic_surroundings(overlap, row, column):
     x = np.arange(2 * 3 * 8 * 8, dtype=np.float32).reshape(2, 3, 8, 8)
-    found = np.asarray(vit._windows(jnp.asarray(x), 2, overlap))[:, :, 4 * row + column]
+    found = np.asarray(layers.windows(jnp.asarray(x), 2, overlap))[:, :, 4 * row + column]
     moved = np.roll(x, (overlap - 2 * row, overlap - 2 * column), (-2, -1))
     size = 2 + 2 * overlap
     np.testing.assert_array_equal(found.reshape(2, 3, size, size), moved[..., :size, :size])
@@ -123,8 +123,8 @@ def test_attention_in_half_precision_weighs_in_single():
     """Logits of 100, rounded to eight bits, would be 0.3 off, and their weights by a third."""
     q, k, v = (jax.random.normal(jax.random.key(i), (1, 64, 2, 8)) for i in range(3))
     q, k, v = ((scale * part).astype(jnp.bfloat16) for scale, part in ((20, q), (5, k), (1, v)))
-    expected = vit._attention(*(part.astype(jnp.float32) for part in (q, k, v)))
-    np.testing.assert_allclose(vit._attention(q, k, v).astype(np.float32), expected, atol=0.03)
+    expected = layers.attention(*(part.astype(jnp.float32) for part in (q, k, v)))
+    np.testing.assert_allclose(layers.attention(q, k, v).astype(np.float32), expected, atol=0.03)
 
 
 def test_lead_time_and_every_array_matter():
