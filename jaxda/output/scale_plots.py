@@ -74,33 +74,38 @@ def shares(path: str | Path, found: Mapping[str, Sequence[float]], title: str = 
 
 
 def scaling(path: str | Path, devices: Sequence[int], curves: Mapping[str, tuple], asked: float, title="") -> None:
-    """Efficiency and samples a second against devices.
+    """Weak and strong efficiency and samples a second against devices.
 
     Args:
         path: figure to write.
         devices: their numbers.
-        curves: name -> (efficiency at each [1], samples a second at each); names that share what stands before
-            their first comma share a colour.
+        curves: name -> (efficiency with as many samples on each device, with as many in all [1], samples a second of
+            the first); names that share what stands before their first comma share a colour.
         asked: efficiency to reach, a line [1].
         title: line above the figure.
     """
-    figure = Figure(figsize=(9.5, 4.3), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(12.5, 4.3), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     families: dict[str, int] = {}
-    for name, (efficiency, rate) in curves.items():
+    for name, (weak, strong, rate) in curves.items():
         family = name.split(",")[0]
         colour = COLOURS[list(families).index(family) if family in families else len(families)]
         style = {"color": colour, "linestyle": LINES[families.get(family, 0)], "marker": "o", "markersize": 3}
         families[family] = families.get(family, 0) + 1
-        left.plot(devices, efficiency, label=name, **style)
+        left.plot(devices, weak, label=name, **style)
+        middle.plot(devices, strong, **style)
         right.plot(devices, rate, **style)
         ideal = np.asarray(devices) / devices[0] * rate[0]
         if families[family] == 1:
             right.plot(devices, ideal, color=colour, linewidth=0.7, alpha=0.5)
-    left.axhline(asked, color="0.3", linestyle=":", linewidth=1.2, label=f"published: {asked:g}")
-    left.set(ylabel=f"efficiency, {devices[0]} devices = 1", ylim=(0, 1.05))
+    for axes, label in ((left, f"published: {asked:g}"), (middle, None)):
+        axes.axhline(asked, color="0.3", linestyle=":", linewidth=1.2, label=label)
+        axes.set(ylabel=f"efficiency, {devices[0]} devices = 1", ylim=(0, 1.05))
+    left.set_title("weak: as many samples on each device", fontsize="medium")
+    middle.set_title(f"strong: the batch of {devices[-1]} devices on all", fontsize="medium")
+    right.set_title("weak", fontsize="medium")
     right.set(ylabel="samples a second (thin: ideal)", yscale="log")
-    for axes in (left, right):
+    for axes in (left, middle, right):
         _by_devices(axes, devices)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")

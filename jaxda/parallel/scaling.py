@@ -166,3 +166,15 @@ def curve(work: Work, machine: Machine, devices: Sequence[int], overlap: str, me
 def efficiencies(times: Sequence[Seconds]) -> list[float]:
     """Time on the first number of devices over that on each, each device with as much to do [1]."""
     return [times[0].total / one.total for one in times]
+
+
+def strong_efficiencies(
+    work: Work, machine: Machine, devices: Sequence[int], overlap: str, message: float | None
+) -> list[float]:
+    """Device-seconds of a call on the first number of devices over those on each, all with the program's batch [1].
+
+    Fewer devices have more samples each; whether these fit their memory is not asked.
+    """
+    whole = [work.at(number).times(work.devices / number) for number in devices]
+    spent = [n * predict(one, machine, overlap, message).total for n, one in zip(devices, whole, strict=True)]
+    return [spent[0] / one for one in spent]

@@ -10,7 +10,17 @@ from rich.table import Table
 
 from jaxda.output import scale_plots
 from jaxda.parallel.machine import Machine
-from jaxda.parallel.scaling import MESSAGES, OVERLAPS, Choice, best, curve, efficiencies, predict, turns_of
+from jaxda.parallel.scaling import (
+    MESSAGES,
+    OVERLAPS,
+    Choice,
+    best,
+    curve,
+    efficiencies,
+    predict,
+    strong_efficiencies,
+    turns_of,
+)
 from jaxda.planning.programs import Plan
 from jaxda.planning.stored import plain
 
@@ -91,6 +101,9 @@ def of_plans(title: str, plans: Sequence[Plan], machine: Machine, base: int, ove
         f"    {chosen.cost.memory.total / 1e9:.3g} GB a device: {fits} {machine.memory / 1e9:g} GB",
         f"    {before.total / seconds.total:.3f} of the speed of {base} devices, on {devices}",
     ]
+    if chosen.side:
+        strong = strong_efficiencies(chosen.cost.work, machine, [base, devices], overlap, choice.message)[1]
+        words.append(f"    {strong:.3f} where {base} devices have the whole batch (strong scaling)")
     shown = [_memory(head, plans, machine), _sent(plans), _times(plans, machine, base)]
     return [*shown, *([_by_samples(plans, machine, base, overlap)] if plans[0].side else []), *words]
 
@@ -200,7 +213,8 @@ def _of_trainings(folder: Path, found: Mapping[str, Sequence[Plan]], machine: Ma
             label = f"{one.name}, {one.samples:.3g} samples, {'nothing hidden' if assumed == 'none' else assumed}"
             bars[f"{name}: {label}"] = choice.seconds.shares
             rates = [n * one.samples / seconds.total for n, seconds in zip(numbers, times, strict=True)]
-            curves[f"{name}, {label}"] = (efficiencies(times), rates)
+            strong = strong_efficiencies(one.cost.work, machine, numbers, assumed, choice.message)
+            curves[f"{name}, {label}"] = (efficiencies(times), strong, rates)
     on_each = f"{machine.title}, {devices} devices"
     scale_plots.shares(folder / "plan_shares.png", bars, on_each)
     scale_plots.scaling(folder / "plan_scaling.png", numbers, curves, PUBLISHED_EFFICIENCY, on_each)

@@ -6,7 +6,16 @@ import pytest
 
 from jaxda.parallel.hlo import Product, Transfer
 from jaxda.parallel.machine import Machine, Table
-from jaxda.parallel.scaling import OVERLAPS, Work, best, curve, efficiencies, messages, predict
+from jaxda.parallel.scaling import (
+    OVERLAPS,
+    Work,
+    best,
+    curve,
+    efficiencies,
+    messages,
+    predict,
+    strong_efficiencies,
+)
 
 EVERY = tuple(range(64))
 LAYERS = 10
@@ -129,3 +138,12 @@ def test_the_best_message_weighs_latency_against_the_first_turn():
     # all layers at once, where nothing hides
     assert predict(one, slow, "none", 1e9).total == pytest.approx(plain.seconds.total)
     assert hidden.seconds.total < predict(one, slow, "pipelined", 1e9).total
+
+
+def test_strong_scaling_is_of_one_batch(machine):
+    """1 s of computing on 64 devices is 64 s on one, which sends nothing."""
+    numbers = (1, 2, 64)
+    found = strong_efficiencies(work(1.0, 0.5, 0.25), machine, numbers, "none", None)
+    wires = lambda n: 0.75 * ((n - 1) / n) / (63 / 64)
+    assert found == pytest.approx([1.0, *(64 / (n * (64 / n + wires(n))) for n in numbers[1:])], rel=1e-6)
+    assert strong_efficiencies(work(1.0, 0.0), machine, numbers, "none", None) == pytest.approx([1.0, 1.0, 1.0])
