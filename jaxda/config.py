@@ -19,8 +19,9 @@ from jaxda.filters.letkf import LETKFConfig
 from jaxda.filters.local_score import LocalScoreConfig
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
+from jaxda.models.vit import ViTConfig
 from jaxda.observations import ObservationConfig
-from jaxda.settings import Count, NonNegative, Positive, Seed, described, one_line, settings
+from jaxda.settings import Count, Forecasts, NonNegative, Positive, Seed, described, one_line, settings
 from jaxda.twin import InitialConfig, ShockConfig
 
 ModelConfig = Annotated[SQGConfig | Lorenz96Config, Field(discriminator="kind")]
@@ -29,6 +30,8 @@ FilterConfig = Annotated[
     Field(discriminator="kind"),
 ]
 Change = dict[str, float | int | bool]
+#: settings that name files or folders
+PATHS = (("nature", "file"), ("series", "file"), ("surrogate", "folder"), ("surrogate", "correction"))
 #: names stand in files, legends and on the command line
 Name = Annotated[str, Field(pattern=r"^[\w+ ()%-]+$")]
 
@@ -41,6 +44,28 @@ class NatureConfig:
     spinup_days: NonNegative = described(100.0, "left out at the start, so that the turbulence is developed [day]")
     climate_days: Positive = described(100.0, "after the spin-up, for the climate's mean and variance [day]")
     change: Change = described({}, "settings in which the truth's model differs, for instance { N = 128 }")
+
+
+#: of a hybrid that starts at no correction: small, since the model has done most
+SMALL = ViTConfig(
+    patch_size=8, embed_dim=64, depth=2, num_heads=4, decoder_depth=1, overlap=4, aggregation="joint", residual=True,
+    dropout=0.0, drop_path=0.0,
+)  # fmt: skip
+
+
+@settings
+class CouplingConfig:
+    """The surrogates that filters with `forecast = "surrogate"` or `"hybrid"` use."""
+
+    folder: str | None = described(None, "of the surrogate, as scripts/train_vit.py wrote it")
+    correction: str | None = described(None, "of a hybrid's trained correction; none: it starts at no correction")
+    checkpoint: Literal["best", "last"] = described("best", "which of a folder's checkpoints")
+    lead_hours: Positive | None = described(None, "of a step; the longest or first that divides a cycle [h]")
+    fallback: Literal["model", "analysis"] = described(
+        "model", "what stands in for a member that the surrogate fails on: the model's forecast, or its analysis"
+    )
+    limit: Positive = described(20.0, "standard deviations from the mean of its training beyond which it failed [1]")
+    network: ViTConfig = Field(default=SMALL, description="of a hybrid that starts at no correction")
 
 
 @settings
@@ -63,7 +88,11 @@ class ExperimentConfig:
     interval_hours: Positive = described(12.0, "time between analyses [h]")
     precision: Literal["float32", "float64"] = described("float32", "floating-point type of everything")
     model: ModelConfig = Field(default_factory=SQGConfig, description="the forecast model")
+    forecast: Forecasts = described(
+        "model", "what forecasts the members: the model, the truth's own, a surrogate, or the model and a correction"
+    )
     forecast_change: Change = described({}, "settings in which the forecast's model is wrong, for instance { U = 27 }")
+    surrogate: CouplingConfig = Field(default_factory=CouplingConfig, description="surrogates to forecast with")
     nature: NatureConfig = Field(default_factory=NatureConfig, description="truth and climate")
     shocks: ShockConfig = Field(default_factory=ShockConfig, description="model error as noise in the truth")
     observations: ObservationConfig = Field(default_factory=ObservationConfig, description="network and errors")
@@ -87,6 +116,10 @@ class ExperimentConfig:
         if climate_states < needed:
             short = f"nature.climate_days = {self.nature.climate_days:g} holds {climate_states} states"
             raise ValueError(f"{short}, {needed} are needed; use at least {needed * self.interval_hours / 24:g}")
+        if "perfect" in map(self.forecast_of, self.filters) and truth.shape != forecast.shape:
+            raise ValueError(
+                'forecast = "perfect" needs the truth on the grid of the forecast; leave nature.change.N out'
+            )
         if self.shocks.kind == "persistent" and truth.shape != forecast.shape:
             wrong = 'shocks.kind = "persistent" needs the truth on the grid of the forecast'
             raise ValueError(f"{wrong}; leave nature.change.N out")
@@ -94,6 +127,10 @@ class ExperimentConfig:
     def members_of(self, name: str) -> int:
         """Ensemble size of one of the filters."""
         return self.filters[name].members or self.members
+
+    def forecast_of(self, name: str) -> Forecasts:
+        """What forecasts the members of one of the filters."""
+        return self.filters[name].forecast or self.forecast
 
     @property
     def forecast_model(self) -> SQGConfig | Lorenz96Config:
@@ -142,12 +179,12 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, kind: type =
         raise ValueError(f"{path}: not a TOML file: {error}") from None
     for field, value in (overrides or {}).items():
         _put(tree, field, value)
-    for name in ("nature", "series"):
+    for name, field in PATHS:
         table = tree.get(name)
-        if isinstance(table, dict) and isinstance(table.get("file"), str):
+        if isinstance(table, dict) and isinstance(table.get(field), str):
             # in a file relative to the file, on the command line to where one stands; absolute in what is written
-            base = Path.cwd() if f"{name}.file" in (overrides or {}) else path.parent
-            table["file"] = str((base / table["file"]).resolve())
+            base = Path.cwd() if f"{name}.{field}" in (overrides or {}) else path.parent
+            table[field] = str((base / table[field]).resolve())
     try:
         return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:

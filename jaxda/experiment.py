@@ -18,19 +18,19 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxda import observations, twin
+from jaxda import coupling, observations, twin
 from jaxda.config import ExperimentConfig
+from jaxda.coupling import MODELS, Forecaster, steps_in
 from jaxda.filters import baselines, ensf, letkf, local_score
 from jaxda.filters.baselines import Climate
 from jaxda.filters.localization import Geometry
-from jaxda.models import lorenz96, sqg
 from jaxda.numerics import spectral, timestep
 from jaxda.observations import Operator
 from jaxda.output import netcdf
 from jaxda.parallel.launch import from_first
-from jaxda.parallel.mesh import member_mesh, over_members
+from jaxda.parallel.mesh import member_mesh
+from jaxda.twin import Coupled
 
-MODELS = {"sqg": sqg, "lorenz96": lorenz96}
 #: randomness of an experiment, each part from its own key
 PARTS = ("nature", "shocks", "initial", "cycles")
 #: states of the climate that filters may draw from, at most, evenly spaced in time
@@ -44,19 +44,19 @@ class World:
     """What every filter of an experiment shares.
 
     Attributes:
-        truth: states that are observed and scored, `(cycles, *shape)`.
+        truth: states that are observed and scored, `(cycles, *shape)`; `calm`: the same without shocks.
         climate: mean and variance of the states before them, and some of these.
         first_ensemble: number of members M -> the first forecast, `(M, *shape)`.
-        operator, observe, advance: of the cycle; `advance` takes states `(..., *shape)` one interval on.
+        operator, observe: of the cycle.
         key: of the cycles.
     """
 
     truth: Array
+    calm: Array
     climate: Climate
     first_ensemble: Callable[[int], Array]
     operator: Operator
     observe: twin.Observe
-    advance: Callable[[Array], Array]
     key: Array
 
 
@@ -78,10 +78,9 @@ class Record:
         series = getattr(self.scores, name)
         return float(np.mean(series[len(series) - max(1, round(last * len(series))) :]))
 
-    @property
-    def rejected(self) -> int:
-        """Observations rejected in all cycles; a forecast that is not finite rejects all, which are not counted."""
-        return int(np.sum(self.scores.rejected, where=np.isfinite(self.scores.rmse_b)))
+    def total(self, name: str) -> int:
+        """Observations rejected or members replaced in all cycles; of a forecast that is not finite none count."""
+        return int(np.sum(getattr(self.scores, name), where=np.isfinite(self.scores.rmse_b)))
 
 
 def keys(seed: int) -> dict[str, Array]:
@@ -92,11 +91,6 @@ def keys(seed: int) -> dict[str, Array]:
 def chunk_of(shape: tuple[int, ...]) -> int:
     """Cycles in one jitted call, more for small states: between calls the bar moves and records are written."""
     return 10 if np.prod(shape) > 1000 else 100
-
-
-def steps_in(hours: float, model) -> int:
-    """Time steps of a model in an interval; the settings have checked that it is a whole number."""
-    return round(hours / model.step_hours)
 
 
 def make_nature(config: ExperimentConfig, key: Array, report: Callable[[int], None]) -> tuple[np.ndarray, Array]:
@@ -155,17 +149,18 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     shape = config.model.shape
     operator, observe = check(config)
     climate_states, start = make_nature(config, key["nature"], report)
-    truth_model, forecast_model = config.truth_model, config.forecast_model
-    advance = MODELS[truth_model.kind].make_advance(
-        truth_model, steps_in(config.interval_hours, truth_model), config.precision
+    advance = coupling.make_advance(config, config.truth_model)
+    run = lambda shocks: on_grid(
+        jax.jit(partial(twin.truth_run, key["shocks"], shocks, advance, cycles=config.cycles))(start), shape
     )
-    run = jax.jit(partial(twin.truth_run, key["shocks"], config.shocks, advance, cycles=config.cycles))
-    truth = on_grid(run(start), shape)
+    truth = run(config.shocks)
     climate_states = on_grid(jnp.asarray(climate_states), shape)
-    first = truth[0]
+    calm, first = truth, truth[0]
     if config.shocks.kind == "transient":
         truth = jax.jit(partial(twin.shocked, key["shocks"], config.shocks))(truth)
-    truth, first, climate_states = map(jnp.asarray, from_first((truth, first, climate_states)))
+    elif config.shocks.kind == "persistent" and not all(own.shocks for own in config.filters.values()):
+        calm = run(twin.ShockConfig())
+    truth, calm, first, climate_states = map(jnp.asarray, from_first((truth, calm, first, climate_states)))
     if not bool(jnp.isfinite(truth).all() & jnp.isfinite(climate_states).all()):
         raise ValueError("nature: the truth is not finite; use a smaller model.dt or weaker shocks")
     if not bool(jnp.isfinite(operator(first)).all()):
@@ -173,15 +168,13 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
 
     return World(
         truth=truth,
+        calm=calm,
         climate=climate_of(climate_states),
         first_ensemble=lambda m: from_first(
             twin.initial_ensemble(key["initial"], config.initial, m, first, climate_states)
         ),
         operator=operator,
         observe=observe,
-        advance=MODELS[forecast_model.kind].make_advance(
-            forecast_model, steps_in(config.interval_hours, forecast_model), config.precision
-        ),
         key=key["cycles"],
     )
 
@@ -250,12 +243,18 @@ def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate
         raise ValueError(f"filters.{name}: {error}") from None
 
 
+def make_forecaster(config: ExperimentConfig, name: str, climate: Climate) -> Forecaster:
+    """What one of the experiment's filters forecasts with, on its devices; raises as `coupling.make_forecaster`."""
+    return coupling.make_forecaster(config, name, climate, mesh_of(config, name))
+
+
 def run_filter(
     config: ExperimentConfig,
     world: World,
     name: str,
     analysis: twin.Analysis,
     on_chunk: Callable[[int, twin.Scores, twin.Fields], None],
+    forecaster: Forecaster | None = None,
 ) -> Record:
     """Cycle one filter through the truth, chunk by chunk.
 
@@ -264,27 +263,29 @@ def run_filter(
     """
     members = config.members_of(name)
     mesh = mesh_of(config, name)
-    forward = over_members(world.advance, mesh)
+    model, forecast, learn, _ = forecaster or make_forecaster(config, name, world.climate)
     spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("member",), ()))
     run = jax.jit(
         partial(
-            twin.cycle,
-            forecast=lambda key, ensemble: forward(ensemble),
+            twin.coupled_cycle,
+            forecast=forecast,
+            learn=learn,
             observe=world.observe,
             analysis=analysis,
             screen=partial(observations.screened, world.operator, limit=config.observations.reject),
             scale=config.kelvin,
             keep_members=config.output.members,
         ),
-        out_shardings=(spread, whole),
+        out_shardings=(Coupled(spread, whole), whole),
     )
-    ensemble, series, seconds, finite = world.first_ensemble(members), [], [], True
+    states = world.truth if config.filters[name].shocks else world.calm
+    coupled, series, seconds, finite = Coupled(world.first_ensemble(members), model), [], [], True
     chunk = chunk_of(config.model.shape)
     for first in range(0, config.cycles, chunk):
         began = time.perf_counter()
-        truth = world.truth[first : first + chunk]
+        truth = states[first : first + chunk]
         if finite:
-            ensemble, (scores, fields) = run(world.key, ensemble, truth, first=first)
+            coupled, (scores, fields, _) = run(world.key, coupled, truth, first=first)
             fields = jax.tree.map(lambda field: field.addressable_data(0), fields)  # whole, on a device of this process
             scores = jax.tree.map(np.asarray, scores)
             finite = bool(np.isfinite(scores).all())

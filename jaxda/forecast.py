@@ -15,11 +15,11 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxda import diagnostics
-from jaxda.models import sqg, vit
+from jaxda.models import sqg
 from jaxda.numerics import timestep
 from jaxda.output.starts import Starts
 from jaxda.parallel.mesh import over_members
-from jaxda.surrogate import SurrogateConfig, Trained
+from jaxda.surrogate import SurrogateConfig, Trained, apply_of
 from jaxda.training.dataset import HOURS_PER_DAY, Statistics
 
 #: largest wavenumber whose variance is compared with the truth's
@@ -51,10 +51,11 @@ def make_step(config: SurrogateConfig, normalisation: Statistics, lead_hours: fl
         ValueError: another lead time.
     """
     days = lead_hours_of(config, lead_hours) / HOURS_PER_DAY
+    apply = apply_of(config, normalisation)
 
     def step(params, states: Array) -> Array:
         x = normalisation.normalise(states).reshape(-1, *config.model.shape)
-        after = vit.apply(config.vit, params, x, jnp.full(len(x), days, x.dtype))
+        after = apply(params, x, jnp.full(len(x), days, x.dtype))
         return normalisation.restore(after).reshape(states.shape)
 
     return step

@@ -10,7 +10,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as _dataclass
@@ -26,6 +26,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+#: what members are forecast by: the model, the truth's own one, a trained surrogate, the model and a learned correction
+Forecasts = Literal["model", "perfect", "surrogate", "hybrid"]
 #: a length that may be infinite: "no localization"
 Length = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 
@@ -42,11 +44,14 @@ def described(default, description: str):
 
 @settings
 class FilterSettings:
-    """What every filter's settings share."""
+    """What the settings of every filter, one row of an experiment, share."""
 
     members: Annotated[int, Field(ge=2)] | None = described(
         None, "ensemble size of this filter; the experiment's where left out [1]"
     )
+    forecast: Forecasts | None = described(None, "what forecasts its members; the experiment's where left out")
+    online: bool = described(False, "whether what forecasts its members learns from its analyses")
+    shocks: bool = described(True, "whether its truth has the experiment's shocks; else it is the same truth without")
 
 
 def one_line(error: ValidationError) -> str:

@@ -62,7 +62,8 @@ class SurrogateConfig:
     """One training: the model to learn, its series, the architecture, the samples and the optimizer."""
 
     title: str = described("", "shown above the scores")
-    model: SQGConfig = Field(default_factory=SQGConfig, description="the model to learn")
+    hybrid: bool = described(False, "whether the network corrects forecasts of the model, to those of its series")
+    model: SQGConfig = Field(default_factory=SQGConfig, description="the model to learn, or to correct")
     series: SeriesConfig = Field(default_factory=SeriesConfig, description="its states")
     vit: ViTConfig = Field(default_factory=ViTConfig, description="architecture")
     data: DataConfig = Field(default_factory=DataConfig, description="samples")
@@ -77,6 +78,10 @@ class SurrogateConfig:
             )
         if self.series.source == "simulator":
             simulator.require_pool(self.series.pool, self.data)
+            simulator.lead_steps(self.model, self.data)
+        if self.hybrid:
+            if not self.vit.residual or self.vit.first_guess:
+                raise ValueError("hybrid = True has the model for a first guess; use residual = true, first_guess = 0")
             simulator.lead_steps(self.model, self.data)
 
 
@@ -95,6 +100,8 @@ def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambd
             that are not finite.
     """
     own = config.series
+    if config.hybrid and own.file is None:
+        raise ValueError("hybrid = True: the model needs no correction to states of its own; give series.file")
     if own.file is not None:
         run = netcdf.read_nature_run(own.file)
         netcdf.require_grid(run, config.model)
@@ -121,9 +128,20 @@ def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambd
     return Series.of(states, own.interval_hours)
 
 
-def apply_of(config: ViTConfig) -> Callable:
-    """The model as training and forecasts call it."""
-    return partial(vit.apply, config)
+def apply_of(config: SurrogateConfig, normalisation: Statistics) -> Callable:
+    """What training and forecasts call: (params, x, lead_time, *, keys=None) -> normalised states one lead later.
+
+    A hybrid's network sees what the model makes of the states, and adds to it.
+    """
+    network = partial(vit.apply, config.vit)
+    if not config.hybrid:
+        return network
+    advance = sqg.make_advance(config.model, simulator.lead_steps(config.model, config.data), jnp.float32)
+
+    def corrected(params, x, lead_time, **rest):
+        return network(params, normalisation.normalise(advance(normalisation.restore(x))), lead_time, **rest)
+
+    return corrected
 
 
 def meta_of(config: SurrogateConfig, normalisation: Statistics) -> dict:
@@ -204,13 +222,12 @@ def train(
         FileError, ValueError: samples that cannot be made, a checkpoint with other settings, or a loss that is not
             finite; the checkpoint from before that stays.
     """
-    own, apply, key = config.train, apply_of(config.vit), jax.random.key(config.train.seed)
+    own, key = config.train, jax.random.key(config.train.seed)
     key_init, key_data, key_train, key_validation = jax.random.split(key, 4)
     layout = sharding.make_layout(config.parallel)
     sharding.require_samples(layout, config.data.batch, config.vit.depth)
     source = make_source(config, series, key_data, layout)
     make_state = lambda: trainer.init_state(own, vit.init(key_init, config.vit))
-    step = jax.jit(trainer.make_train_step(own, apply, layout), donate_argnums=0)
     rows: list[dict] = []
     start = lambda: source.start(lambda days: report(0, f"spin-up, {days:g} days"))
     # data that cannot be used leave no folder behind
@@ -228,6 +245,7 @@ def train(
         if writes:
             configuration.write(out / "config.toml", config)
         meta = meta_of(config, normalisation)
+        step = jax.jit(trainer.make_train_step(own, apply_of(config, normalisation), layout), donate_argnums=0)
         validate = make_validation(config, series, source.validation, normalisation, key_validation, layout)
         samples = config.data.batch * own.accumulate
         work = flops.of_step(config.vit, samples * config.data.roll_out)
@@ -330,7 +348,7 @@ def make_validation(
     kelvin = jnp.asarray(config.model.kelvin * normalisation.std, jnp.float32)[:, None, None]
     divides = batch % layout.mesh.size == 0
     skill = jax.jit(
-        trainer.make_validation(apply_of(config.vit), kelvin, layout.mesh if divides else None),
+        trainer.make_validation(apply_of(config, normalisation), kelvin, layout.mesh if divides else None),
         out_shardings=layout.everywhere,
     )
     joined = jax.jit(lambda params: params, out_shardings=layout.everywhere)

@@ -1,13 +1,16 @@
 """The twin experiment: truth -> observe -> screen -> analysis(forecast ensemble) -> scores -> forecast -> next.
 
-Keys: cycle k uses fold_in(key, k), and from it one key each for observing, analysis and forecast. So a run cut in
-pieces gives the numbers of the whole, and all filters given one key see the same observations.
+Keys: cycle k uses fold_in(key, k), and from it one key each for observing, analysis, forecast and learning. So a run
+cut in pieces gives the numbers of the whole, and all filters given one key see the same observations.
+
+`cycle` takes a forecast that stays what it is. In `coupled_cycle` what the forecasts are made with, a model, is carried
+along: it may depend on the number of the cycle, and learn from each analysis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,10 @@ from jaxda.observations import Observation, given
 from jaxda.settings import Fraction, Positive, described, settings
 
 Forecast = Callable[[Array, Array], Array]
+#: (key, number of the cycle, model, ensemble) -> the forecast, and how many members had to be replaced in it
+ModelForecast = Callable[[Array, Array, Any, Array], tuple[Array, Array]]
+#: (key, number of the cycle, model, analysis, observation used) -> the model to forecast with, and a record of it
+Learn = Callable[[Array, Array, Any, Array, Observation], tuple[Any, Any]]
 Analysis = Callable[[Array, Array, Observation], Array]
 Observe = Callable[[Array, Array], Observation]
 Screen = Callable[[Array, Observation], Observation]
@@ -28,7 +35,8 @@ Screen = Callable[[Array, Observation], Observation]
 class Scores(NamedTuple):
     """Scores of each cycle, `(T,)`, in the unit of the states times the scale: forecast (b) and analysis (a).
 
-    `rmse` of the ensemble mean, `spread` and fair `crps` as in `jaxda.diagnostics`; `rejected` counts observations.
+    `rmse` of the ensemble mean, `spread` and fair `crps` as in `jaxda.diagnostics`; `rejected` counts observations,
+    `replaced` the members that the forecast after the analysis could not be used of.
     """
 
     rmse_b: Array
@@ -37,6 +45,7 @@ class Scores(NamedTuple):
     spread_a: Array
     crps_a: Array
     rejected: Array
+    replaced: Array
 
 
 class Fields(NamedTuple):
@@ -47,39 +56,54 @@ class Fields(NamedTuple):
     members: Array | None
 
 
-def cycle(
+class Coupled(NamedTuple):
+    """What goes from cycle to cycle: the forecast `(M, *shape)`, and what forecasts are made with, any arrays."""
+
+    ensemble: Array
+    model: Any
+
+
+def coupled_cycle(
     key: Array,
-    ensemble: Array,
+    coupled: Coupled,
     truth: Array,
     *,
-    forecast: Forecast,
+    forecast: ModelForecast,
     observe: Observe,
     analysis: Analysis,
     screen: Screen | None = None,
+    learn: Learn | None = None,
     first: int | Array = 0,
     scale: float = 1.0,
     keep_members: bool = False,
-) -> tuple[Array, tuple[Scores, Fields]]:
+) -> tuple[Coupled, tuple[Scores, Fields, Any]]:
     """Assimilate observations of a series of true states, one `lax.scan` over the cycles.
 
     Args:
-        ensemble: forecast for the first true state, `(M, *shape)`.
+        coupled: forecast for the first true state, and the model.
         truth: `(T, *shape)`.
         screen: (forecast, observation) -> the observation that the analysis gets, `observations.screened` for instance;
             None: as it is.
+        learn: what the model makes of each analysis before it forecasts; None: nothing.
         first: number of the first cycle, for the keys.
         scale: of the scores, for instance K for each m/s of PV.
 
     Returns:
-        The forecast for the cycle after the last, and the series.
+        Forecast and model for the cycle after the last; the series of scores, fields and records of learning.
     """
 
-    def one(ensemble, item):
+    def one(coupled, item):
+        ensemble, model = coupled
         number, state = item
-        key_observe, key_analysis, key_forecast = jax.random.split(jax.random.fold_in(key, number), 3)
+        own = jax.random.fold_in(key, number)
+        key_observe, key_analysis, key_forecast = jax.random.split(own, 3)
         observation = observe(key_observe, state)
         used = observation if screen is None else screen(ensemble, observation)
         posterior = analysis(key_analysis, ensemble, used)
+        record = None
+        if learn is not None:
+            model, record = learn(jax.random.fold_in(own, 3), number, model, posterior, used)
+        after, replaced = forecast(key_forecast, number, model, posterior)
         mean = posterior.mean(0)
         scores = Scores(
             rmse_b=scale * diagnostics.rmse(ensemble.mean(0), state),
@@ -88,11 +112,23 @@ def cycle(
             spread_a=scale * diagnostics.mean_spread(posterior),
             crps_a=scale * diagnostics.crps(posterior, state),
             rejected=jnp.sum(given(observation)) - jnp.sum(given(used)),
+            replaced=jnp.asarray(replaced),
         )
         fields = Fields(mean, spread(posterior), posterior if keep_members else None)
-        return forecast(key_forecast, posterior), (scores, fields)
+        return Coupled(after, model), (scores, fields, record)
 
-    return jax.lax.scan(one, ensemble, (first + jnp.arange(len(truth)), truth))
+    return jax.lax.scan(one, coupled, (first + jnp.arange(len(truth)), truth))
+
+
+def cycle(key: Array, ensemble: Array, truth: Array, *, forecast: Forecast, **rest) -> tuple[Array, tuple]:
+    """`coupled_cycle` with a forecast (key, ensemble) -> ensemble that stays what it is.
+
+    Returns:
+        The forecast for the cycle after the last; the series of scores and fields.
+    """
+    plain = lambda key, number, model, ensemble: (forecast(key, ensemble), 0)
+    (ensemble, _), (scores, fields, _) = coupled_cycle(key, Coupled(ensemble, None), truth, forecast=plain, **rest)
+    return ensemble, (scores, fields)
 
 
 @settings

@@ -24,11 +24,12 @@ FLOORS = {
     "sources": 5,
     "surrogate": 6,
     "forecast": 7,
-    "experiment": 8,
-    "tuning": 9,
+    "coupling": 8,
     "conversion": 8,
-    "benchmarks": 9,
-    "planning": 10,
+    "experiment": 9,
+    "tuning": 10,
+    "benchmarks": 10,
+    "planning": 11,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))

@@ -31,7 +31,7 @@ from jaxda.output import netcdf
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "osse.py"
 COLUMNS = ["experiment", "cycle", "time_h", "rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a"]
-HEADER = [*COLUMNS, "rejected"]
+HEADER = [*COLUMNS, "rejected", "replaced"]
 SQG = """
 title = "small turbulence"
 members = 6
@@ -288,7 +288,7 @@ def test_the_score_table_is_printed(request, finished):
 @pytest.mark.parametrize("worst", [0, 3])
 def test_rejected_observations_are_in_the_table_where_there_are_any(worst):
     series = np.ones(4)
-    scores = twin.Scores(*[series] * 5, rejected=np.array([0, 0, worst, 0]))
+    scores = twin.Scores(*[series] * 5, rejected=np.array([0, 0, worst, 0]), replaced=np.zeros(4))
     records = {"EnSF": experiment.Record(scores, "ok", 1.0, 0.1)}
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -298,8 +298,9 @@ def test_rejected_observations_are_in_the_table_where_there_are_any(worst):
 
 
 def test_rejections_of_a_forecast_that_is_not_finite_are_not_counted():
-    scores = twin.Scores(*[np.array([1.0, np.nan, np.nan])] * 5, rejected=np.array([2.0, 40.0, np.nan]))
-    assert experiment.Record(scores, "non-finite", 1.0, 0.1).rejected == 2
+    counts = {"rejected": np.array([2.0, 40.0, np.nan]), "replaced": np.zeros(3)}
+    scores = twin.Scores(*[np.array([1.0, np.nan, np.nan])] * 5, **counts)
+    assert experiment.Record(scores, "non-finite", 1.0, 0.1).total("rejected") == 2
 
 
 def test_brackets_in_titles_and_folders_are_printed_as_they_are():

@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import statistics
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,6 @@ from jaxda.benchmarks.timing import Run, timed
 from jaxda.models import vit
 from jaxda.models.vit import ViTConfig
 from jaxda.parallel import sharding
-from jaxda.surrogate import apply_of
 from jaxda.training import flops, trainer
 from jaxda.training.dataset import Batch
 
@@ -27,7 +27,7 @@ REMATS = ("none", "dots", "block")
 
 def _step_of(config: ViTConfig) -> tuple[trainer.TrainConfig, Callable]:
     own = trainer.TrainConfig()
-    return own, jax.jit(trainer.make_train_step(own, apply_of(config)), donate_argnums=0)
+    return own, jax.jit(trainer.make_train_step(own, partial(vit.apply, config)), donate_argnums=0)
 
 
 def _batch_of(config: ViTConfig, batch: int) -> Batch:
@@ -61,7 +61,7 @@ def forecast(config: ViTConfig, members: int) -> Run:
     """One lead of all members; its work is a third of a training step's."""
     params = jax.jit(lambda: vit.init(jax.random.key(0), config))()
     x = jax.random.normal(jax.random.key(1), (members, config.variables, config.image_size, config.image_size))
-    apply = jax.jit(lambda params, x: apply_of(config)(params, x, jnp.full(len(x), 0.5)))
+    apply = jax.jit(lambda params, x: vit.apply(config, params, x, jnp.full(len(x), 0.5)))
     return Run(lambda: apply(params, x), 1.0, flops.of_step(config, members) / 3.0)
 
 

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a")
+#: of observations and of members
+COUNTS = ("rejected", "replaced")
 
 
 def new_folder(path: Path) -> Path:
@@ -35,16 +37,17 @@ def new_folder(path: Path) -> Path:
 
 
 def append_scores(path: str | Path, experiment: str, first: int, interval_hours: float, scores) -> None:
-    """Add one row a cycle to a CSV file: experiment, cycle, time_h, the scores of COLUMNS, and rejected."""
+    """Add one row a cycle to a CSV file: experiment, cycle, time_h, the scores of COLUMNS, rejected and replaced."""
     path = Path(path)
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if new:
-            writer.writerow(("experiment", "cycle", "time_h", *COLUMNS, "rejected"))
+            writer.writerow(("experiment", "cycle", "time_h", *COLUMNS, *COUNTS))
         rows = zip(*(getattr(scores, column) for column in COLUMNS), strict=True)
-        for i, (row, rejected) in enumerate(zip(rows, scores.rejected, strict=True)):
-            values = (*(f"{value:.6g}" for value in row), f"{rejected:.0f}")
+        counts = zip(*(getattr(scores, count) for count in COUNTS), strict=True)
+        for i, (row, own) in enumerate(zip(rows, counts, strict=True)):
+            values = (*(f"{value:.6g}" for value in row), *(f"{count:.0f}" for count in own))
             writer.writerow((experiment, first + i, (first + i) * interval_hours, *values))
 
 
@@ -56,7 +59,7 @@ def summary(records: Mapping[str, object]) -> dict[str, dict]:
             "status": record.status,
             "all": {column: _number(record.mean(column)) for column in COLUMNS},
             "last_third": {column: _number(record.mean(column, 1 / 3)) for column in COLUMNS},
-            "rejected": record.rejected,
+            **{count: record.total(count) for count in COUNTS},
             "wall_seconds": round(record.seconds, 3),
             "seconds_per_cycle": round(record.seconds_per_cycle, 4),
         }
@@ -92,17 +95,18 @@ def score_table(title: str, records: Mapping[str, object], unit: str) -> Table:
     """The table that a run prints: RMSE over all cycles, everything else over the last third of them.
 
     spread/RMSE is mean spread over mean RMSE: a reliable ensemble of M members has sqrt(M/(M + 1)), see
-    `jaxda.diagnostics.mean_spread`. How many observations were rejected is shown where any were.
+    `jaxda.diagnostics.mean_spread`. How many observations were rejected, and members replaced
+    because their forecast had failed, is shown where any were.
     """
-    any_rejected = any(record.rejected for record in records.values())
+    counts = [count for count in COUNTS if any(record.total(count) for record in records.values())]
     table = Table(title=title, title_justify="left")
     table.add_column("experiment")
     for column in (f"RMSE [{unit}]", f"RMSE, last third [{unit}]", "spread/RMSE", f"CRPS [{unit}]"):
         table.add_column(column, justify="right")
     table.add_column(f"forecast RMSE [{unit}]", justify="right")
     table.add_column("s/cycle", justify="right")
-    if any_rejected:
-        table.add_column("rejected", justify="right")
+    for count in counts:
+        table.add_column(count, justify="right")
     table.add_column("status")
     for name, record in records.items():
         numbers = (
@@ -112,7 +116,7 @@ def score_table(title: str, records: Mapping[str, object], unit: str) -> Table:
             record.mean("crps_a", 1 / 3),
             record.mean("rmse_b", 1 / 3),
         )
-        ends = ([str(record.rejected)] if any_rejected else []) + [record.status]
+        ends = [*(str(record.total(count)) for count in counts), record.status]
         table.add_row(name, *(f"{n:.3f}" for n in numbers), f"{record.seconds_per_cycle:.3f}", *ends)
     return table
 

@@ -44,7 +44,7 @@ def member_mesh(members: int, devices: list | None = None) -> Mesh:
     return jax.make_mesh((len(chosen),), ("member",), axis_types=(AxisType.Auto,), devices=chosen)
 
 
-def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Callable[[Array], Array]:
+def over_members(function: Callable[..., Array], mesh: Mesh | None) -> Callable[..., Array]:
     """A function of ensembles `(M, ...)`, member by member, spread over the mesh without communication.
 
     On a CPU each device takes members of LARGE states one after another: what one member needs stays in the core's
@@ -52,7 +52,8 @@ def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Calla
     as fast). Other devices take all of theirs at once.
 
     Args:
-        function: of states `(..., *shape)`, each by itself; it is given one, `(*shape)`, or several.
+        function: of states `(..., *shape)`, each by itself; it is given one, `(*shape)`, or several. Further arguments,
+            weights for instance, all devices have whole.
         mesh: of any axes, over all of which the members are spread; None for one device of the default kind.
 
     Raises:
@@ -60,18 +61,19 @@ def over_members(function: Callable[[Array], Array], mesh: Mesh | None) -> Calla
     """
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
-    def one_device(ensemble):
+    def one_device(ensemble, *shared):
         in_turn = platform == "cpu" and ensemble[0].size >= LARGE
-        return jax.lax.map(function, ensemble) if in_turn else function(ensemble)
+        own = lambda states: function(states, *shared)
+        return jax.lax.map(own, ensemble) if in_turn else own(ensemble)
 
     if mesh is None or mesh.size == 1:
         return one_device
     spec = PartitionSpec(mesh.axis_names)
-    spread = jax.shard_map(one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
-    def checked(ensemble):
+    def checked(ensemble, *shared):
         _check_divides(ensemble, mesh.size)
-        return spread(ensemble)
+        specs = (spec, *(PartitionSpec() for _ in shared))
+        return jax.shard_map(one_device, mesh=mesh, in_specs=specs, out_specs=spec, check_vma=False)(ensemble, *shared)
 
     return checked
 

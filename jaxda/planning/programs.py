@@ -24,7 +24,7 @@ from jaxda.parallel import cost, sharding
 from jaxda.parallel.cost import Cost
 from jaxda.parallel.mesh import member_mesh
 from jaxda.parallel.sharding import Layout
-from jaxda.surrogate import SurrogateConfig, apply_of
+from jaxda.surrogate import SurrogateConfig
 from jaxda.training import trainer
 from jaxda.training.dataset import Batch
 
@@ -107,7 +107,7 @@ def training(config: SurrogateConfig, name: str, samples: int = 1, node: int = 8
     fields = (half.variables, half.image_size, half.image_size)
     given = lambda *more: jax.ShapeDtypeStruct((*shape, *more), jnp.float32, sharding=layout.batches)
     batch = Batch(given(*fields), given(), given(config.data.roll_out, *fields))
-    step = jax.jit(trainer.make_train_step(config.train, apply_of(half), layout), donate_argnums=0)
+    step = jax.jit(trainer.make_train_step(config.train, partial(vit.apply, half), layout), donate_argnums=0)
     return Training(step, (state, batch, _key(layout.everywhere)), layout, dataclasses.replace(config, parallel=own))
 
 

@@ -1,0 +1,185 @@
+"""What members are forecast by: the model, the truth's own, a trained surrogate, or the model and a learned correction.
+
+A surrogate is carried through the cycles as an argument, its weights, so that it may learn between them
+(`training/online.py`). A member that it makes something unusable of - not finite, or farther from the mean of its
+training than any weather - is forecast by the model in its place, and counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxda import surrogate, twin
+from jaxda.config import ExperimentConfig
+from jaxda.filters.baselines import Climate
+from jaxda.forecast import make_step
+from jaxda.models import lorenz96, sqg, vit
+from jaxda.numerics import timestep
+from jaxda.parallel.mesh import over_members
+from jaxda.surrogate import SurrogateConfig, Trained
+from jaxda.training.dataset import DataConfig, Statistics
+
+MODELS = {"sqg": sqg, "lorenz96": lorenz96}
+#: how far a surrogate's statistics may be from the climate's: a factor of the standard deviation, parts of it
+FACTOR, PARTS = 2.0, 1.0
+
+
+class Forecaster(NamedTuple):
+    """What a row of an experiment forecasts with.
+
+    Attributes:
+        model: what is carried from cycle to cycle, None or arrays.
+        forecast: of `twin.coupled_cycle`, spread over the members' mesh.
+        learn: of `twin.coupled_cycle`; None: it stays what it is.
+        trained: the surrogate, None for a model.
+    """
+
+    model: Any
+    forecast: twin.ModelForecast
+    learn: twin.Learn | None = None
+    trained: Trained | None = None
+
+
+def steps_in(hours: float, model) -> int:
+    """Time steps of a model in an interval; the settings have checked that it is a whole number."""
+    return round(hours / model.step_hours)
+
+
+def make_advance(config: ExperimentConfig, model) -> Callable[[Array], Array]:
+    """States `(..., *shape)` -> the same one interval later by a model of the experiment."""
+    return MODELS[model.kind].make_advance(model, steps_in(config.interval_hours, model), config.precision)
+
+
+def make_forecaster(config: ExperimentConfig, name: str, climate: Climate, mesh: Mesh | None = None) -> Forecaster:
+    """What one of the experiment's filters forecasts its members with.
+
+    Args:
+        climate: of the experiment, which the statistics of a surrogate are compared with.
+        mesh: that its members are spread over.
+
+    Raises:
+        ValueError: a surrogate that does not fit the experiment, with the filter's name.
+    """
+    kind = config.forecast_of(name)
+    try:
+        if kind in ("model", "perfect"):
+            advance = make_advance(config, config.truth_model if kind == "perfect" else config.forecast_model)
+            forward = over_members(advance, mesh)
+            return Forecaster(None, lambda key, number, model, ensemble: (forward(ensemble), 0))
+        trained = make_surrogate(config, kind, climate, mesh)
+        return Forecaster(trained.params, by_surrogate(config, trained, mesh), trained=trained)
+    except ValueError as error:
+        raise ValueError(f"filters.{name}: {error}") from None
+
+
+def make_surrogate(config: ExperimentConfig, kind: str, climate: Climate, mesh: Mesh | None = None) -> Trained:
+    """The trained surrogate, or hybrid, of an experiment, on the devices of a mesh, each having it whole.
+
+    Raises:
+        ValueError: none is named, or its grid, levels, lead time or normalisation do not fit the experiment.
+    """
+    own = config.surrogate
+    folder = own.folder if kind == "surrogate" else own.correction
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    if folder is None and kind == "hybrid":
+        trained = _uncorrected(config, climate)
+        return trained if mesh is None else trained._replace(params=jax.device_put(trained.params, everywhere))
+    if folder is None:
+        raise ValueError('forecast = "surrogate" needs a trained one; give surrogate.folder, as train_vit.py wrote it')
+    trained = surrogate.load(folder, own.checkpoint, everywhere)
+    try:
+        require_fit(config, trained, climate, kind)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    return trained
+
+
+def require_fit(config: ExperimentConfig, trained: Trained, climate: Climate, kind: str) -> None:
+    """Raise ValueError unless grid, levels, lead time and normalisation of a surrogate are the experiment's."""
+    found, wanted = trained.config, config.forecast_model
+    if config.model.kind != "sqg":
+        raise ValueError(f'it forecasts SQG, the experiment is of {config.model.kind}; use forecast = "model"')
+    if found.hybrid != (kind == "hybrid"):
+        cure = "give it as surrogate.correction" if found.hybrid else "train one with hybrid = true"
+        raise ValueError(f'hybrid = {found.hybrid}, but forecast = "{kind}"; {cure}')
+    if found.vit.variables != wanted.shape[0]:
+        raise ValueError(f"levels = {found.vit.variables}, the experiment has {wanted.shape[0]}; train one with these")
+    for name in ("N", "L", "H", "symmetric"):
+        was, now = getattr(found.model, name), getattr(wanted, name)
+        if was != now:
+            raise ValueError(
+                f"{name} = {was:g}, the experiment has {now:g}; train one with that, or change model.{name}"
+            )
+    leads(config, found)
+    mean, std = np.asarray(climate.mean.mean((1, 2))), np.asarray(jnp.sqrt(climate.variance.mean((1, 2))))
+    for level, (m, s, own_mean, own_std) in enumerate(zip(mean, std, *trained.statistics, strict=True)):
+        if not 1 / FACTOR < own_std / s < FACTOR or abs(own_mean - m) > PARTS * s:
+            raise ValueError(
+                f"normalisation of boundary {level} = {own_mean:.4g} +- {own_std:.4g} m/s, the climate of the "
+                f"experiment is {m:.4g} +- {s:.4g}; train one on its states"
+            )
+
+
+def leads(config: ExperimentConfig, found: SurrogateConfig) -> tuple[float, int]:
+    """The lead of the surrogate's steps [h] and how many make an interval; raises ValueError where none does."""
+    own = config.surrogate.lead_hours
+    trained = found.data.lead_hours
+    if own is not None and own not in trained:
+        there = ", ".join(f"{hours:g}" for hours in trained)
+        raise ValueError(f"lead_hours = {own:g}: it was not trained with it; use one of {there}")
+    divide = lambda hours: abs(config.interval_hours / hours - round(config.interval_hours / hours)) < 1e-6
+    fitting = [hours for hours in ([own] if own else trained) if hours <= config.interval_hours and divide(hours)]
+    if not fitting:
+        there = ", ".join(f"{hours:g}" for hours in trained)
+        wrong = f"lead_hours = {there} does not divide the cycle, interval_hours = {config.interval_hours:g}"
+        raise ValueError(f"{wrong}; use a multiple, or train one with a divisor")
+    return fitting[0], round(config.interval_hours / fitting[0])
+
+
+def _uncorrected(config: ExperimentConfig, climate: Climate) -> Trained:
+    """A hybrid before its training: its network adds nothing."""
+    network = dataclasses.replace(config.surrogate.network, image_size=config.model.shape[-1])
+    data = DataConfig(lead_hours=(config.interval_hours,))
+    settings = SurrogateConfig(hybrid=True, model=config.forecast_model, vit=network, data=data)
+    params = vit.init(jax.random.key(config.seed), network)
+    last = params["trunk"]["head"][len(params["trunk"]["head"]) - 1]
+    params["trunk"]["head"][len(params["trunk"]["head"]) - 1] = jax.tree.map(jnp.zeros_like, last)
+    mean, std = (np.asarray(a, np.float64) for a in (climate.mean.mean((1, 2)), climate.variance.mean((1, 2)) ** 0.5))
+    return Trained(settings, Statistics(mean, std), params, 0)
+
+
+def make_interval(config: ExperimentConfig, trained: Trained) -> Callable:
+    """A pure function (params, states `(..., 2, N, N)` in m/s) -> the same one interval later, by the surrogate."""
+    hours, count = leads(config, trained.config)
+    step = make_step(trained.config, trained.statistics, hours)
+    return lambda params, states: timestep.repeated(partial(step, params), count)(states)
+
+
+def by_surrogate(config: ExperimentConfig, trained: Trained, mesh: Mesh | None) -> twin.ModelForecast:
+    """Forecasts by a surrogate whose weights are the model of the cycle; members it fails on are replaced."""
+    own, interval = config.surrogate, make_interval(config, trained)
+    instead = make_advance(config, config.forecast_model) if own.fallback == "model" else lambda states: states
+    forward = over_members(lambda states, params: interval(params, states), mesh)
+    rescue = over_members(instead, mesh)
+
+    def usable(ensemble):
+        size = jnp.abs(trained.statistics.normalise(ensemble))
+        return jnp.all(size <= own.limit, axis=(1, 2, 3))  # false where it is not a number
+
+    def forecast(key, number, params, ensemble):
+        after = forward(ensemble, params)
+        lost = ~usable(after)
+        both = lambda: jnp.where(lost[:, None, None, None], rescue(ensemble), after)
+        # the model runs in those cycles alone in which it is needed
+        return jax.lax.cond(lost.any(), both, lambda: after), lost.sum()
+
+    return forecast
