@@ -22,6 +22,7 @@ from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
 from jaxda.observations import ObservationConfig
 from jaxda.settings import Count, Forecasts, NonNegative, Positive, Seed, described, one_line, settings
+from jaxda.training.online import OnlineConfig
 from jaxda.twin import InitialConfig, ShockConfig
 
 ModelConfig = Annotated[SQGConfig | Lorenz96Config, Field(discriminator="kind")]
@@ -93,6 +94,7 @@ class ExperimentConfig:
     )
     forecast_change: Change = described({}, "settings in which the forecast's model is wrong, for instance { U = 27 }")
     surrogate: CouplingConfig = Field(default_factory=CouplingConfig, description="surrogates to forecast with")
+    online: OnlineConfig = Field(default_factory=OnlineConfig, description="how a surrogate learns in the cycle")
     nature: NatureConfig = Field(default_factory=NatureConfig, description="truth and climate")
     shocks: ShockConfig = Field(default_factory=ShockConfig, description="model error as noise in the truth")
     observations: ObservationConfig = Field(default_factory=ObservationConfig, description="network and errors")
@@ -116,6 +118,10 @@ class ExperimentConfig:
         if climate_states < needed:
             short = f"nature.climate_days = {self.nature.climate_days:g} holds {climate_states} states"
             raise ValueError(f"{short}, {needed} are needed; use at least {needed * self.interval_hours / 24:g}")
+        for name, own in self.filters.items():
+            if own.online and self.forecast_of(name) not in ("surrogate", "hybrid"):
+                wrong = f'filters.{name}.online = true, but its forecast is the "{self.forecast_of(name)}"'
+                raise ValueError(f'{wrong}; use forecast = "surrogate" or "hybrid"')
         if "perfect" in map(self.forecast_of, self.filters) and truth.shape != forecast.shape:
             raise ValueError(
                 'forecast = "perfect" needs the truth on the grid of the forecast; leave nature.change.N out'
@@ -201,6 +207,15 @@ def without_none(tree):
     if isinstance(tree, dict):
         return {key: without_none(value) for key, value in tree.items() if value is not None}
     return list(tree) if isinstance(tree, tuple) else tree
+
+
+def difference(one, other, name: str = "") -> str | None:
+    """The dotted name of the first entry in which two trees differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [*one, *(key for key in other if key not in one)]
+        inner = (difference(one.get(key), other.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
+        return next((found for found in inner if found), None)
+    return None if one == other else name
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:

@@ -24,9 +24,11 @@ from jaxda.filters.baselines import Climate
 from jaxda.forecast import make_step
 from jaxda.models import lorenz96, sqg, vit
 from jaxda.numerics import timestep
+from jaxda.observations import Operator
 from jaxda.parallel.mesh import over_members
-from jaxda.surrogate import SurrogateConfig, Trained
-from jaxda.training.dataset import DataConfig, Statistics
+from jaxda.surrogate import SurrogateConfig, Trained, apply_of
+from jaxda.training import online
+from jaxda.training.dataset import HOURS_PER_DAY, DataConfig, Statistics
 
 MODELS = {"sqg": sqg, "lorenz96": lorenz96}
 #: how far a surrogate's statistics may be from the climate's: a factor of the standard deviation, parts of it
@@ -40,13 +42,13 @@ class Forecaster(NamedTuple):
         model: what is carried from cycle to cycle, None or arrays.
         forecast: of `twin.coupled_cycle`, spread over the members' mesh.
         learn: of `twin.coupled_cycle`; None: it stays what it is.
-        trained: the surrogate, None for a model.
+        placed: how the model lies on the devices; None: whole on each.
     """
 
     model: Any
     forecast: twin.ModelForecast
     learn: twin.Learn | None = None
-    trained: Trained | None = None
+    placed: Any = None
 
 
 def steps_in(hours: float, model) -> int:
@@ -59,10 +61,13 @@ def make_advance(config: ExperimentConfig, model) -> Callable[[Array], Array]:
     return MODELS[model.kind].make_advance(model, steps_in(config.interval_hours, model), config.precision)
 
 
-def make_forecaster(config: ExperimentConfig, name: str, climate: Climate, mesh: Mesh | None = None) -> Forecaster:
+def make_forecaster(
+    config: ExperimentConfig, name: str, operator: Operator, climate: Climate, mesh: Mesh
+) -> Forecaster:
     """What one of the experiment's filters forecasts its members with.
 
     Args:
+        operator: of the observations that a surrogate learns from.
         climate: of the experiment, which the statistics of a surrogate are compared with.
         mesh: that its members are spread over.
 
@@ -76,12 +81,15 @@ def make_forecaster(config: ExperimentConfig, name: str, climate: Climate, mesh:
             forward = over_members(advance, mesh)
             return Forecaster(None, lambda key, number, model, ensemble: (forward(ensemble), 0))
         trained = make_surrogate(config, kind, climate, mesh)
-        return Forecaster(trained.params, by_surrogate(config, trained, mesh), trained=trained)
+        forecast = by_surrogate(config, trained, mesh)
+        if config.filters[name].online:
+            return learning(config, trained, forecast, operator, climate, mesh)
+        return Forecaster(trained.params, forecast)
     except ValueError as error:
         raise ValueError(f"filters.{name}: {error}") from None
 
 
-def make_surrogate(config: ExperimentConfig, kind: str, climate: Climate, mesh: Mesh | None = None) -> Trained:
+def make_surrogate(config: ExperimentConfig, kind: str, climate: Climate, mesh: Mesh) -> Trained:
     """The trained surrogate, or hybrid, of an experiment, on the devices of a mesh, each having it whole.
 
     Raises:
@@ -89,10 +97,10 @@ def make_surrogate(config: ExperimentConfig, kind: str, climate: Climate, mesh: 
     """
     own = config.surrogate
     folder = own.folder if kind == "surrogate" else own.correction
-    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    everywhere = NamedSharding(mesh, PartitionSpec())
     if folder is None and kind == "hybrid":
         trained = _uncorrected(config, climate)
-        return trained if mesh is None else trained._replace(params=jax.device_put(trained.params, everywhere))
+        return trained._replace(params=jax.device_put(trained.params, everywhere))
     if folder is None:
         raise ValueError('forecast = "surrogate" needs a trained one; give surrogate.folder, as train_vit.py wrote it')
     trained = surrogate.load(folder, own.checkpoint, everywhere)
@@ -164,7 +172,7 @@ def make_interval(config: ExperimentConfig, trained: Trained) -> Callable:
     return lambda params, states: timestep.repeated(partial(step, params), count)(states)
 
 
-def by_surrogate(config: ExperimentConfig, trained: Trained, mesh: Mesh | None) -> twin.ModelForecast:
+def by_surrogate(config: ExperimentConfig, trained: Trained, mesh: Mesh) -> twin.ModelForecast:
     """Forecasts by a surrogate whose weights are the model of the cycle; members it fails on are replaced."""
     own, interval = config.surrogate, make_interval(config, trained)
     instead = make_advance(config, config.forecast_model) if own.fallback == "model" else lambda states: states
@@ -183,3 +191,31 @@ def by_surrogate(config: ExperimentConfig, trained: Trained, mesh: Mesh | None) 
         return jax.lax.cond(lost.any(), both, lambda: after), lost.sum()
 
     return forecast
+
+
+def learning(
+    config: ExperimentConfig,
+    trained: Trained,
+    forecast: twin.ModelForecast,
+    operator: Operator,
+    climate: Climate,
+    mesh: Mesh,
+) -> Forecaster:
+    """A surrogate that learns in the cycle; its forecasts are those of `by_surrogate`, with the weights it has then.
+
+    The samples that it shall not forget are states of the climate, and what the model of its training makes of them in
+    a lead.
+    """
+    own, (hours, count) = config.online, leads(config, trained.config)
+    apply = apply_of(trained.config, trained.statistics)
+    task = online.Task(apply, trained.statistics, hours / HOURS_PER_DAY, count, operator)
+    layout = online.make_layout(own, list(mesh.devices.flat))
+    states = climate.states[:: -(-len(climate.states) // own.replay_states)]
+    model = trained.config.model
+    after = jax.jit(partial(jax.lax.map, sqg.make_advance(model, steps_in(hours, model), states.dtype)))(states)
+    replay = tuple(map(trained.statistics.normalise, (states, after)))
+    learner = online.init(own, task, trained.params, replay, layout)
+    learn = online.make_learn(own, task, online.replay_error(task, trained.params, replay), layout)
+    weights = partial(online.to_forecast, layout)
+    by_weights = lambda key, number, learner, ensemble: forecast(key, number, weights(learner), ensemble)
+    return Forecaster(learner, by_weights, learn, online.shardings(layout, learner))

@@ -7,10 +7,12 @@ calls run on the devices of all, and what they return but for the ensemble is wh
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,7 @@ from jaxda.observations import Operator
 from jaxda.output import netcdf
 from jaxda.parallel.launch import from_first
 from jaxda.parallel.mesh import member_mesh
+from jaxda.training.online import Learned
 from jaxda.twin import Coupled
 
 #: randomness of an experiment, each part from its own key
@@ -60,18 +63,43 @@ class World:
     key: Array
 
 
+class Chunk(NamedTuple):
+    """Some cycles of a filter, done in one call.
+
+    Attributes:
+        first: number of the first.
+        scores, fields, learned: of each, `(T, ...)`; fields None where the run is not finite, or they were not kept,
+            learned None where nothing learns.
+        coupled: what the next cycle starts from.
+        seconds: time for each cycle.
+    """
+
+    first: int
+    scores: twin.Scores
+    fields: twin.Fields | None
+    learned: Learned | None
+    coupled: Coupled
+    seconds: float
+
+    @property
+    def done(self) -> int:
+        """Cycles done with it."""
+        return self.first + len(self.scores.rmse_a)
+
+
 @dataclass(frozen=True)
 class Record:
     """What a filter did: its scores by cycle `(T,)` each, how it ended, and its time.
 
     `status` is "ok", "non-finite" or "diverged"; seconds_per_cycle is the median over chunks after the first, which
-    also compiles.
+    also compiles; `learned` is None where nothing learnt.
     """
 
     scores: twin.Scores
     status: str
     seconds: float
     seconds_per_cycle: float
+    learned: Learned | None = None
 
     def mean(self, name: str, last: float = 1.0) -> float:
         """Mean of one score over the last part of the cycles."""
@@ -243,9 +271,9 @@ def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate
         raise ValueError(f"filters.{name}: {error}") from None
 
 
-def make_forecaster(config: ExperimentConfig, name: str, climate: Climate) -> Forecaster:
+def make_forecaster(config: ExperimentConfig, world: World, name: str) -> Forecaster:
     """What one of the experiment's filters forecasts with, on its devices; raises as `coupling.make_forecaster`."""
-    return coupling.make_forecaster(config, name, climate, mesh_of(config, name))
+    return coupling.make_forecaster(config, name, world.operator, world.climate, mesh_of(config, name))
 
 
 def run_filter(
@@ -253,17 +281,22 @@ def run_filter(
     world: World,
     name: str,
     analysis: twin.Analysis,
-    on_chunk: Callable[[int, twin.Scores, twin.Fields], None],
     forecaster: Forecaster | None = None,
+    on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+    resume: Callable[[Coupled], Chunk | None] = lambda coupled: None,
 ) -> Record:
-    """Cycle one filter through the truth, chunk by chunk.
+    """Cycle one filter through the truth, chunk by chunk, each of which `on_chunk` is told.
 
-    `on_chunk` is told the first cycle, scores and fields of each chunk. A run that goes non-finite ends there,
-    its remaining scores NaN.
+    A run that goes non-finite ends there, its remaining scores NaN.
+
+    Args:
+        forecaster: of `make_forecaster`; None: made here.
+        resume: what the first cycle starts from -> all that was done before an interruption, as one chunk from cycle 0
+            on; None: nothing was.
     """
     members = config.members_of(name)
     mesh = mesh_of(config, name)
-    model, forecast, learn, _ = forecaster or make_forecaster(config, name, world.climate)
+    model, forecast, learn, placed = forecaster or make_forecaster(config, world, name)
     spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("member",), ()))
     run = jax.jit(
         partial(
@@ -276,28 +309,42 @@ def run_filter(
             scale=config.kelvin,
             keep_members=config.output.members,
         ),
-        out_shardings=(Coupled(spread, whole), whole),
+        out_shardings=(Coupled(spread, placed or whole), whole),
     )
     states = world.truth if config.filters[name].shocks else world.calm
-    coupled, series, seconds, finite = Coupled(world.first_ensemble(members), model), [], [], True
-    chunk = chunk_of(config.model.shape)
-    for first in range(0, config.cycles, chunk):
+    coupled = Coupled(jax.device_put(world.first_ensemble(members), spread), model)
+    before = resume(coupled)
+    chunks, coupled = ([before], before.coupled) if before else ([], coupled)
+    length = chunk_of(config.model.shape)
+    for first in range(before.done if before else 0, config.cycles, length):
         began = time.perf_counter()
-        truth = states[first : first + chunk]
+        truth = states[first : first + length]
+        finite = not chunks or bool(np.isfinite(chunks[-1].scores).all())
         if finite:
-            coupled, (scores, fields, _) = run(world.key, coupled, truth, first=first)
+            coupled, (scores, fields, learned) = run(world.key, coupled, truth, first=first)
             fields = jax.tree.map(lambda field: field.addressable_data(0), fields)  # whole, on a device of this process
-            scores = jax.tree.map(np.asarray, scores)
-            finite = bool(np.isfinite(scores).all())
+            scores, learned = jax.tree.map(np.asarray, (scores, learned))
         else:
-            scores, fields = twin.Scores(*[np.full(len(truth), np.nan)] * len(twin.Scores._fields)), None
-        seconds.append((time.perf_counter() - began) / len(truth))
-        series.append(scores)
-        on_chunk(first, scores, fields)
-    scores = jax.tree.map(lambda *parts: np.concatenate(parts), *series)
-    total = sum(s * len(p.rmse_a) for s, p in zip(seconds, series, strict=True))
-    record = Record(scores, "ok", total, float(np.median(seconds[1:] or seconds)))
-    return Record(scores, _status(config, world, name, record), total, record.seconds_per_cycle)
+            lost = partial(jax.tree.map, partial(_unknown, len(truth)))
+            scores, fields, learned = lost(chunks[-1].scores), None, lost(chunks[-1].learned)
+        chunks.append(Chunk(first, scores, fields, learned, coupled, (time.perf_counter() - began) / len(truth)))
+        on_chunk(chunks[-1])
+        chunks[-1] = chunks[-1]._replace(fields=None, coupled=None)
+    scores, learned = joined(chunks)
+    seconds = [chunk.seconds for chunk in chunks]
+    total = sum(s * (c.done - c.first) for s, c in zip(seconds, chunks, strict=True))
+    record = Record(scores, "ok", total, float(np.median(seconds[1:] or seconds)), learned)
+    return dataclasses.replace(record, status=_status(config, world, name, record))
+
+
+def joined(chunks: Sequence[Chunk]) -> tuple[twin.Scores, Learned | None]:
+    """The series of scores and records of learning of all cycles of some chunks."""
+    parts = [(chunk.scores, chunk.learned) for chunk in chunks]
+    return jax.tree.map(lambda *own: np.concatenate(own), *parts)
+
+
+def _unknown(count: int, like: np.ndarray) -> np.ndarray:
+    return np.full(count, np.nan, like.dtype if like.dtype.kind == "f" else float)
 
 
 def _status(config: ExperimentConfig, world: World, name: str, record: Record) -> str:

@@ -88,7 +88,7 @@ def run(config: ExperimentConfig, world: experiment.World, name: str, values: Ma
     """Run the filter with these values on the world of all trials; the score is the mean of rmse_a's last third."""
     config = with_values(config, name, values)
     analysis = experiment.make_filter(config, name, world.operator, world.climate)
-    record = experiment.run_filter(config, world, name, analysis, lambda first, scores, fields: None)
+    record = experiment.run_filter(config, world, name, analysis)
     score = record.mean("rmse_a", 1 / 3) if record.status == "ok" else math.inf
     return Trial(dict(values), score, record.status, record.seconds)
 
@@ -123,7 +123,7 @@ class Folder:
             before = tomllib.loads((self.path / "tune.toml").read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError):
             raise ValueError(f"{self.path}: holds no search of settings; give another --out, or move it away") from None
-        wrong = _difference(before, tomllib.loads(self._settings))
+        wrong = configuration.difference(before, tomllib.loads(self._settings))
         if wrong:
             raise ValueError(f"{self.path}: made with another {wrong}; give another --out, or move it away")
         if not self._table.exists():
@@ -174,12 +174,3 @@ def _text(value: Value) -> str:
 
 def _key(values: Mapping[str, Value]) -> tuple[str, ...]:
     return tuple(map(_text, values.values()))
-
-
-def _difference(one, other, name: str = "") -> str | None:
-    """The dotted name of the first entry in which two trees differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = [*one, *(key for key in other if key not in one)]
-        inner = (_difference(one.get(key), other.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
-        return next((found for found in inner if found), None)
-    return None if one == other else name

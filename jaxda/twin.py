@@ -25,8 +25,8 @@ from jaxda.settings import Fraction, Positive, described, settings
 Forecast = Callable[[Array, Array], Array]
 #: (key, number of the cycle, model, ensemble) -> the forecast, and how many members had to be replaced in it
 ModelForecast = Callable[[Array, Array, Any, Array], tuple[Array, Array]]
-#: (key, number of the cycle, model, analysis, observation used) -> the model to forecast with, and a record of it
-Learn = Callable[[Array, Array, Any, Array, Observation], tuple[Any, Any]]
+#: (key, number of the cycle, model, forecast, analysis, observation used) -> the model to go on with, and a record
+Learn = Callable[[Array, Array, Any, Array, Array, Observation], tuple[Any, Any]]
 Analysis = Callable[[Array, Array, Observation], Array]
 Observe = Callable[[Array, Array], Observation]
 Screen = Callable[[Array, Observation], Observation]
@@ -102,7 +102,7 @@ def coupled_cycle(
         posterior = analysis(key_analysis, ensemble, used)
         record = None
         if learn is not None:
-            model, record = learn(jax.random.fold_in(own, 3), number, model, posterior, used)
+            model, record = learn(jax.random.fold_in(own, 3), number, model, ensemble, posterior, used)
         after, replaced = forecast(key_forecast, number, model, posterior)
         mean = posterior.mean(0)
         scores = Scores(

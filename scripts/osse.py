@@ -1,9 +1,10 @@
-"""Run one twin experiment: python scripts/osse.py CONFIG [--out DIR] [--cycles N] [--any.field value ...].
+"""Run one twin experiment: python scripts/osse.py CONFIG [--out DIR] [--resume] [--cycles N] [--any.field value ...].
 
 Reads a TOML file, makes or reads the nature run, runs every filter of the file on the same truth and observations,
 writes scores.csv, scores.json, analysis.nc, figures/ and the resolved config.toml to DIR, and prints the score table.
 Started as several processes by srun, mpirun or torchrun it is one run on the devices of all (JAXDA_LAUNCH=single: as
-many runs); members have to divide over the processes.
+many runs); members have to divide over the processes. With --resume the same command goes on where it was interrupted
+and gives what an unbroken run gives.
 
 Exit status: 0; 2 for bad input, and then nothing is written; 3 if a filter diverged or went non-finite.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxda import config as configuration
-from jaxda import experiment
+from jaxda import experiment, resuming
 from jaxda.output import netcdf, plots, report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
@@ -38,6 +39,7 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch)
     with bar("nature run", states, "states") as advance:
         world = experiment.make_world(config, advance)
     analyses = {name: experiment.make_filter(config, name, world.operator, world.climate) for name in config.filters}
+    forecasters = {name: experiment.make_forecaster(config, world, name) for name in config.filters}
     launch.say(launch.describe(found, config.precision, member_mesh(config.members)), file=sys.stderr)
 
     writes = launch.is_first()
@@ -50,23 +52,25 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch)
     with contextlib.ExitStack() as stack:
         file = None
         if config.output.fields and writes:
-            file = netcdf.AnalysisFile(out / "analysis.nc", config.model, names, hours, members=members)
+            file = netcdf.AnalysisFile(out / "analysis.nc", config.model, names, hours, members=members, resume=True)
             stack.enter_context(file).write_truth(0, world.truth)
         records, last = {}, {}
         advance = stack.enter_context(bar("cycles", config.cycles * len(names), "cycles"))
         for name, analysis in analyses.items():
+            with resuming.Progress(config, out, name) as progress:
 
-            def keep(first, scores, fields, name=name):
-                advance(len(scores.rmse_a), name)
-                if not writes:
-                    return
-                report.append_scores(out / "scores.csv", name, first, config.interval_hours, scores)
-                if fields is not None:
-                    last[name] = np.asarray(fields.mean[-1])
-                    if file:
-                        file.write(name, first, fields.mean, fields.spread, fields.members)
+                def keep(chunk, name=name, progress=progress):
+                    advance(len(chunk.scores.rmse_a), name)
+                    if file and chunk.fields is not None:
+                        file.write(name, chunk.first, chunk.fields.mean, chunk.fields.spread, chunk.fields.members)
+                    progress.save(chunk)
 
-            records[name] = experiment.run_filter(config, world, name, analysis, keep)
+                records[name] = experiment.run_filter(
+                    config, world, name, analysis, forecasters.pop(name), keep, progress.load
+                )
+                last[name] = progress.mean
+            if writes:
+                report.write_scores(out, records, config.interval_hours)
     if writes:
         report.write_json(out / "scores.json", records, dataclasses.asdict(config))
         if config.output.figures:
@@ -80,10 +84,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("osse.py", __doc__, epilog=help_text())
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/quickstart.toml")
     parser.add_argument("--out", type=Path, help="folder to write, new or empty (default: runs/NAME OF CONFIG)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
     try:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))
-        out = report.new_folder(given.out or Path("runs") / Path(given.config).stem)
+        out = given.out or Path("runs") / Path(given.config).stem
+        if given.resume and (out / "config.toml").is_file():
+            resuming.require_same(config, out)
+        else:
+            report.new_folder(out)
         return run(config, out, launch.start(config.precision, config))
     except (ValueError, OSError) as error:
         return launch.refuse("osse.py", error)

@@ -27,6 +27,7 @@ FLOORS = {
     "coupling": 8,
     "conversion": 8,
     "experiment": 9,
+    "resuming": 10,
     "tuning": 10,
     "benchmarks": 10,
     "planning": 11,

@@ -119,7 +119,10 @@ run = partial(calling.call, osse)
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """The files of a run, without its checkpoints."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    names = {str(path.relative_to(folder)): path for path in paths}
+    return {name: path.read_bytes() for name, path in names.items() if not name.startswith("checkpoints/")}
 
 
 def series_of(folder):
@@ -508,7 +511,7 @@ def test_inflation_of_the_forecast_changes_an_experiment(tmp_path, given):
         world = experiment.make_world(config)
         experiment.check(config)
         analysis = experiment.make_filter(config, "LETKF", world.operator, world.climate)
-        record = experiment.run_filter(config, world, "LETKF", analysis, lambda first, scores, fields: None)
+        record = experiment.run_filter(config, world, "LETKF", analysis)
         assert np.isfinite(record.scores).all()
         spreads.append(record.mean("spread_a"))
     assert spreads[1] > spreads[0]
@@ -583,7 +586,7 @@ def test_scores_stay_what_they_were(x64, tmp_path):
     found = {}
     for name in GOLDEN:
         analysis = experiment.make_filter(config, name, world.operator, world.climate)
-        record = experiment.run_filter(config, world, name, analysis, lambda first, scores, fields: None)
+        record = experiment.run_filter(config, world, name, analysis)
         found[name] = [record.mean(column) for column in COLUMNS[3:]]
     for name, scores in found.items():
         np.testing.assert_allclose(scores, GOLDEN[name], rtol=1e-6, err_msg=f"{COLUMNS[3:]} of {name}: {scores}")

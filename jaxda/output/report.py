@@ -36,19 +36,28 @@ def new_folder(path: Path) -> Path:
     return path
 
 
-def append_scores(path: str | Path, experiment: str, first: int, interval_hours: float, scores) -> None:
-    """Add one row a cycle to a CSV file: experiment, cycle, time_h, the scores of COLUMNS, rejected and replaced."""
-    path = Path(path)
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
+def write_scores(folder: Path, records: Mapping[str, object], interval_hours: float) -> None:
+    """Write scores.csv and, where something learnt, online.csv: a row for each experiment and cycle.
+
+    The rows have the experiment, its cycle, its time [h], and the scores of COLUMNS and COUNTS or the fields of
+    `training.online.Learned`.
+    """
+    _write_series(folder / "scores.csv", (*COLUMNS, *COUNTS), {n: r.scores for n, r in records.items()}, interval_hours)
+    learned = {name: record.learned for name, record in records.items() if record.learned is not None}
+    if learned:
+        _write_series(folder / "online.csv", next(iter(learned.values()))._fields, learned, interval_hours)
+
+
+def _write_series(path: Path, columns: Sequence[str], series: Mapping[str, object], interval_hours: float) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        if new:
-            writer.writerow(("experiment", "cycle", "time_h", *COLUMNS, *COUNTS))
-        rows = zip(*(getattr(scores, column) for column in COLUMNS), strict=True)
-        counts = zip(*(getattr(scores, count) for count in COUNTS), strict=True)
-        for i, (row, own) in enumerate(zip(rows, counts, strict=True)):
-            values = (*(f"{value:.6g}" for value in row), *(f"{count:.0f}" for count in own))
-            writer.writerow((experiment, first + i, (first + i) * interval_hours, *values))
+        writer.writerow(("experiment", "cycle", "time_h", *columns))
+        for name, own in series.items():
+            for i, row in enumerate(zip(*(getattr(own, column) for column in columns), strict=True)):
+                values = (
+                    f"{value:.0f}" if c in COUNTS else f"{value:.6g}" for c, value in zip(columns, row, strict=True)
+                )
+                writer.writerow((name, i, i * interval_hours, *values))
 
 
 def summary(records: Mapping[str, object]) -> dict[str, dict]:

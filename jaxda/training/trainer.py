@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class TrainConfig:
     steps: Count = described(1000, "steps of the optimizer [1]")
     warmup: Annotated[int, Field(ge=0)] = described(100, "steps of them until the learning rate is reached [1]")
     learning_rate: Positive = described(5e-4, "largest learning rate [1]")
+    schedule: Literal["cosine", "constant"] = described("cosine", "what it does after the warm-up")
     weight_decay: NonNegative = described(0.01, "decay of matrices, times the learning rate [1]")
     clip: Positive = described(1.0, "largest global norm of the gradients [1]")
     accumulate: Count = described(1, "batches to a step [1]")
@@ -79,7 +80,9 @@ def decayed(params) -> Any:
 
 
 def schedule(config: TrainConfig) -> optax.Schedule:
-    """Learning rate by step: up in a line, down in a cosine."""
+    """Learning rate by step: up in a line, then as it is or down in a cosine."""
+    if config.schedule == "constant":
+        return optax.linear_schedule(0.0, config.learning_rate, config.warmup)
     return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup, config.steps)
 
 
@@ -107,14 +110,21 @@ def on_devices(layout: Layout, make: Callable[[], TrainState]) -> TrainState:
     return jax.jit(make, out_shardings=sharding.shardings(layout, specs))()
 
 
-def make_train_step(config: TrainConfig, apply: Apply, layout: Layout | None = None) -> Callable:
+def make_train_step(
+    config: TrainConfig, apply: Apply, layout: Layout | None = None, of: Callable[[Apply], Callable] | None = None
+) -> Callable:
     """A pure function (state, batches, key) -> (state, Metrics), on the devices of a layout; None: on the default one.
 
     `batches` is a `dataset.Batch` with one leading axis of `accumulate`, whose gradients are averaged; each device has
     its part of every batch. The key is that of the whole training: the step folds its number in, and each sample its
     own, so that the numbers do not depend on the devices.
+
+    Args:
+        of: apply -> another loss (params, batch, keys) than that of roll-outs, a mean over the samples; its batches are
+            any arrays whose two leading axes are those.
     """
     layout = layout or sharding.alone()
+    of = of or partial(make_loss, spectral_weight=config.spectral_weight)
     optimizer, rate = make_optimizer(config), schedule(config)
     cut_state = 1 <= layout.stage < 3  # the optimizer has parts of weights that are whole
 
@@ -140,8 +150,8 @@ def make_train_step(config: TrainConfig, apply: Apply, layout: Layout | None = N
     def mean_gradient(cuts, state: TrainState, batches, key: Array):
         """Loss of this device's samples, and the gradient of all: whole, or from stage 2 on this device's parts."""
         whole = sharding.make_whole(layout, cuts)
-        loss = make_loss(partial(apply, whole=whole, group=layout.group) if whole else apply, config.spectral_weight)
-        samples = batches.x.shape[1]
+        loss = of(partial(apply, whole=whole, group=layout.group) if whole else apply)
+        samples = jax.tree.leaves(batches)[0].shape[1]
         numbers = jax.lax.axis_index(sharding.AXES) * samples + jnp.arange(samples)
         parts = sharding.own_parts(layout, cuts, state.params) if layout.stage == 2 else state.params
         nothing = jax.tree.map(jnp.zeros_like, parts)
