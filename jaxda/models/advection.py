@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -92,13 +93,15 @@ def first_guess(x: Array, inversion: Array, time: Array, steps: int) -> Array:
         along_x, along_y = (sides * u.shape[-1] * u for u in velocities)
         return [moved_linearly(d, along_x / 2, along_y / 2) for d in (along_x, along_y)]
 
-    for _ in range(steps):
+    def step(x, _):
         start = induced_velocities(x, inversion)
         end = induced_velocities(moved_linearly(x, *back(start)), inversion)
         mean = (0.5 * (a + b) for a, b in zip(start, end))
         state, *velocities = spectral.resample(jnp.stack([x, *mean]), fine)
-        x = spectral.resample(moved(state, *back(velocities)), n)
-    return x
+        return spectral.resample(moved(state, *back(velocities)), n), None
+
+    # a loop: the derivative of several steps one after another takes minutes to compile
+    return jax.lax.scan(step, x, length=steps)[0]
 
 
 def moved(x: Array, along_x: Array, along_y: Array) -> Array:
