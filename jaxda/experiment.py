@@ -23,14 +23,13 @@ from jaxda.config import ExperimentConfig
 from jaxda.filters import baselines, ensf, letkf, local_score
 from jaxda.filters.baselines import Climate
 from jaxda.filters.localization import Geometry
-from jaxda.models import lorenz96, sqg
 from jaxda.numerics import spectral, timestep
 from jaxda.observations import Operator
 from jaxda.output import netcdf
 from jaxda.parallel.launch import from_first
 from jaxda.parallel.mesh import member_mesh, over_members
+from jaxda.truth import MODELS, make_truth_advance, steps_in
 
-MODELS = {"sqg": sqg, "lorenz96": lorenz96}
 #: randomness of an experiment, each part from its own key
 PARTS = ("nature", "shocks", "initial", "cycles")
 #: states of the climate that filters may draw from, at most, evenly spaced in time
@@ -94,11 +93,6 @@ def chunk_of(shape: tuple[int, ...]) -> int:
     return 10 if np.prod(shape) > 1000 else 100
 
 
-def steps_in(hours: float, model) -> int:
-    """Time steps of a model in an interval; the settings have checked that it is a whole number."""
-    return round(hours / model.step_hours)
-
-
 def make_nature(config: ExperimentConfig, key: Array, report: Callable[[int], None]) -> tuple[np.ndarray, Array]:
     """States of the climate `(T, *shape of the truth's model)` and the first true state after them.
 
@@ -155,10 +149,8 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     shape = config.model.shape
     operator, observe = check(config)
     climate_states, start = make_nature(config, key["nature"], report)
-    truth_model, forecast_model = config.truth_model, config.forecast_model
-    advance = MODELS[truth_model.kind].make_advance(
-        truth_model, steps_in(config.interval_hours, truth_model), config.precision
-    )
+    forecast_model = config.forecast_model
+    advance = make_truth_advance(config)
     run = jax.jit(partial(twin.truth_run, key["shocks"], config.shocks, advance, cycles=config.cycles))
     truth = on_grid(run(start), shape)
     climate_states = on_grid(jnp.asarray(climate_states), shape)
