@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticUndefined
 
 from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, ObservationsOnlyConfig
 from jaxda.filters.ensf import EnSFConfig
 from jaxda.filters.letkf import LETKFConfig
 from jaxda.filters.local_score import LocalScoreConfig
+from jaxda.models import forcing
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
@@ -45,6 +47,7 @@ class NatureConfig:
     spinup_days: NonNegative = described(100.0, "left out at the start, so that the turbulence is developed [day]")
     climate_days: Positive = described(100.0, "after the spin-up, for the climate's mean and variance [day]")
     change: Change = described({}, "settings in which the truth's model differs, for instance { N = 128 }")
+    schedule: dict[Literal["U", "r", "tdiab"], forcing.Change] = described({}, "forcing of the truth by time")
 
 
 #: of a hybrid that starts at no correction: small, since the model has done most
@@ -106,6 +109,9 @@ class ExperimentConfig:
 
     def __post_init__(self):
         forecast, truth = self.forecast_model, self.truth_model
+        for name, change in self.nature.schedule.items():
+            for value in change.extremes:
+                changed(truth, {name: value}, "nature.schedule")
         if forecast.shape != self.model.shape:
             raise ValueError("forecast_change: the forecast's grid is the experiment's; change N in nature.change")
         for name, model in (("model", forecast), ("nature.change", truth)):
@@ -145,8 +151,9 @@ class ExperimentConfig:
 
     @property
     def truth_model(self) -> SQGConfig | Lorenz96Config:
-        """The model of the truth."""
-        return changed(self.model, self.nature.change, "nature.change")
+        """The model of the truth; where its forcing changes with time, as it is at the first cycle and before."""
+        start = {name: float(change.at(0.0)) for name, change in self.nature.schedule.items()}
+        return changed(changed(self.model, self.nature.change, "nature.change"), start, "nature.schedule")
 
     @property
     def kelvin(self) -> float:
@@ -167,7 +174,8 @@ def changed(model, change: Change, name: str):
     try:
         return type(model)(**values | change)
     except ValidationError as error:
-        raise ValueError(f"{name}.{one_line(error)}") from None
+        of_field = "." if error.errors()[0]["loc"] else ": "
+        raise ValueError(f"{name}{of_field}{one_line(error)}") from None
 
 
 def read(path: str | Path, overrides: dict[str, Any] | None = None, kind: type = ExperimentConfig):
@@ -257,14 +265,21 @@ def describe(cls=ExperimentConfig, prefix: str = "") -> Iterator[tuple[str, str,
         choices = list(_settings_in(hints[field.name]))
         name = f"{prefix}{field.name}"
         if choices:
-            middle = ".NAME." if field.name == "filters" else "."
+            middle = _keys_in(hints[field.name])
             for choice in choices:
                 yield from describe(choice, f"{name}{middle}")
             continue
         default = getattr(info, "default", info)
         kinds = typing.get_args(hints[field.name]) if typing.get_origin(hints[field.name]) is Literal else ()
-        shown = " | ".join(kinds) if kinds else "" if default is None else str(default)
+        shown = " | ".join(kinds) if kinds else "" if default in (None, PydanticUndefined) else str(default)
         yield name, shown, getattr(info, "description", None) or ""
+
+
+def _keys_in(hint) -> str:
+    """What stands between the name of a table and those of its fields: a dot, or the keys that a dict may have."""
+    if typing.get_origin(hint) is not dict:
+        return "."
+    return f".{'|'.join(typing.get_args(typing.get_args(hint)[0])) or 'NAME'}."
 
 
 def _settings_in(hint) -> Iterator[type]:

@@ -22,15 +22,15 @@ from jaxda import surrogate, twin
 from jaxda.config import ExperimentConfig
 from jaxda.filters.baselines import Climate
 from jaxda.forecast import make_step
-from jaxda.models import lorenz96, sqg, vit
+from jaxda.models import sqg, vit
 from jaxda.numerics import timestep
 from jaxda.observations import Operator
 from jaxda.parallel.mesh import over_members
 from jaxda.surrogate import SurrogateConfig, Trained, apply_of
 from jaxda.training import online
 from jaxda.training.dataset import HOURS_PER_DAY, DataConfig, Statistics
+from jaxda.truth import MODELS, make_truth_advance, steps_in
 
-MODELS = {"sqg": sqg, "lorenz96": lorenz96}
 #: how far a surrogate's statistics may be from the climate's: a factor of the standard deviation, parts of it
 FACTOR, PARTS = 2.0, 1.0
 
@@ -51,13 +51,9 @@ class Forecaster(NamedTuple):
     placed: Any = None
 
 
-def steps_in(hours: float, model) -> int:
-    """Time steps of a model in an interval; the settings have checked that it is a whole number."""
-    return round(hours / model.step_hours)
-
-
-def make_advance(config: ExperimentConfig, model) -> Callable[[Array], Array]:
-    """States `(..., *shape)` -> the same one interval later by a model of the experiment."""
+def make_advance(config: ExperimentConfig) -> Callable[[Array], Array]:
+    """States `(..., *shape)` -> the same one interval later by the model of the experiment's forecasts."""
+    model = config.forecast_model
     return MODELS[model.kind].make_advance(model, steps_in(config.interval_hours, model), config.precision)
 
 
@@ -76,10 +72,13 @@ def make_forecaster(
     """
     kind = config.forecast_of(name)
     try:
-        if kind in ("model", "perfect"):
-            advance = make_advance(config, config.truth_model if kind == "perfect" else config.forecast_model)
-            forward = over_members(advance, mesh)
+        if kind == "model":
+            forward = over_members(make_advance(config), mesh)
             return Forecaster(None, lambda key, number, model, ensemble: (forward(ensemble), 0))
+        if kind == "perfect":
+            advance = make_truth_advance(config)
+            following = over_members(lambda states, number: advance(number, states), mesh)
+            return Forecaster(None, lambda key, number, model, ensemble: (following(ensemble, number), 0))
         trained = make_surrogate(config, kind, climate, mesh)
         forecast = by_surrogate(config, trained, mesh)
         if config.filters[name].online:
@@ -175,7 +174,7 @@ def make_interval(config: ExperimentConfig, trained: Trained) -> Callable:
 def by_surrogate(config: ExperimentConfig, trained: Trained, mesh: Mesh) -> twin.ModelForecast:
     """Forecasts by a surrogate whose weights are the model of the cycle; members it fails on are replaced."""
     own, interval = config.surrogate, make_interval(config, trained)
-    instead = make_advance(config, config.forecast_model) if own.fallback == "model" else lambda states: states
+    instead = make_advance(config) if own.fallback == "model" else lambda states: states
     forward = over_members(lambda states, params: interval(params, states), mesh)
     rescue = over_members(instead, mesh)
 

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxda import coupling, observations, twin
 from jaxda.config import ExperimentConfig
-from jaxda.coupling import MODELS, Forecaster, steps_in
+from jaxda.coupling import Forecaster
 from jaxda.filters import baselines, ensf, letkf, local_score
 from jaxda.filters.baselines import Climate
 from jaxda.filters.localization import Geometry
@@ -32,6 +32,7 @@ from jaxda.output import netcdf
 from jaxda.parallel.launch import from_first
 from jaxda.parallel.mesh import member_mesh
 from jaxda.training.online import Learned
+from jaxda.truth import MODELS, make_truth_advance, steps_in
 from jaxda.twin import Coupled
 
 #: randomness of an experiment, each part from its own key
@@ -177,7 +178,7 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     shape = config.model.shape
     operator, observe = check(config)
     climate_states, start = make_nature(config, key["nature"], report)
-    advance = coupling.make_advance(config, config.truth_model)
+    advance = make_truth_advance(config)
     run = lambda shocks: on_grid(
         jax.jit(partial(twin.truth_run, key["shocks"], shocks, advance, cycles=config.cycles))(start), shape
     )

@@ -18,6 +18,9 @@ from pydantic.dataclasses import dataclass as _dataclass
 #: What pydantic adds to a field's path: the branch of a union that it tried.
 _BRANCHES = {"sqg", "lorenz96", "local-score", "letkf", "ensf", "free-run", "observations-only", "climatology"}
 _BRANCHES |= {"constrained-float", "constrained-int", "function-after", "tuple", "float", "int", "bool"}
+_BRANCHES |= {"line", "season", ""}  # the last is left of what follows a key that a table may not have, [key]
+#: A kind that each table may have.
+_KINDS = {"filters": "letkf", "model": "sqg", "schedule": "line"}
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False, hide_input_in_errors=False)
 
@@ -65,7 +68,8 @@ def one_line(error: ValidationError) -> str:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         message = "there is no such field; see --help for those there are"
     if first["type"] == "union_tag_not_found":
-        message = 'has no kind; give one, such as kind = "letkf"'
+        kind = next(_KINDS[part] for part in parts if part in _KINDS)
+        message = f'has no kind; give one, such as kind = "{kind}"'
     if isinstance(value, str | int | float | bool | list) and first["type"] != "missing":
         field += f" = {value}"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""

@@ -167,11 +167,16 @@ def shocked(key: Array, config: ShockConfig, truth: Array) -> Array:
     return jax.lax.map(lambda item: item[0] + noise(item[1]), (truth, jnp.arange(len(truth))))
 
 
-def truth_run(key: Array, config: ShockConfig, advance: Callable[[Array], Array], start: Array, cycles: int) -> Array:
-    """True states `(cycles, *shape)`, one interval apart from `start` on, each with the shocks until then."""
+def truth_run(
+    key: Array, config: ShockConfig, advance: Callable[[Array, Array], Array], start: Array, cycles: int
+) -> Array:
+    """True states `(cycles, *shape)`, one interval apart from `start` on, each with the shocks until then.
+
+    `advance` takes the number of a cycle and its state to the state of the next.
+    """
 
     def one(state, number):
-        after = advance(state)
+        after = advance(number, state)
         if config.kind == "persistent":
             after = after + shock(key, config, start.shape, number + 1, start.dtype)
         return after, state

@@ -22,6 +22,7 @@ FLOORS = {
     "config": 5,
     "nature": 5,
     "sources": 5,
+    "truth": 6,
     "surrogate": 6,
     "forecast": 7,
     "coupling": 8,

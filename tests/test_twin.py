@@ -181,13 +181,19 @@ def test_transient_shocks_leave_the_other_cycles_as_they_are():
 def test_only_persistent_shocks_are_carried_on_by_the_truth(kind):
     config = ShockConfig(kind=kind, **OFTEN)
     start = np.arange(D, dtype=np.float32)
-    still, growing = (twin.truth_run(KEY, config, advance, start, 30) for advance in (lambda x: x, lambda x: 1.1 * x))
+    rates = (1.0, 1.1)
+    still, growing = (twin.truth_run(KEY, config, lambda number, x, a=a: a * x, start, 30) for a in rates)
     shocks = shocks_of(config, 30) * (kind == "persistent")
     np.testing.assert_allclose(still, start + np.cumsum(shocks, axis=0), rtol=1e-5, atol=1e-4)
     expected = [start]
     for k in range(1, 30):
         expected.append(1.1 * expected[-1] + shocks[k])
     np.testing.assert_allclose(growing, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_truth_is_told_the_cycle_that_it_leaves():
+    truth = twin.truth_run(KEY, ShockConfig(), lambda number, x: x + 10.0**number, np.zeros(D, np.float32), 5)
+    np.testing.assert_array_equal(truth[:, 0], [0.0, 1.0, 11.0, 111.0, 1111.0])
 
 
 # The first ensemble
@@ -231,7 +237,8 @@ def lorenz96_experiment(cycles, members, mesh=None, **settings):
     )
     keys = jax.random.split(KEY, 3)
     start = jax.jit(lorenz96.make_advance(model, 1000))(lorenz96.initial_state(keys[0], model))
-    truth = jax.jit(partial(twin.truth_run, keys[1], ShockConfig(), advance, cycles=cycles))(start)
+    onward = lambda number, state: advance(state)
+    truth = jax.jit(partial(twin.truth_run, keys[1], ShockConfig(), onward, cycles=cycles))(start)
     first = twin.initial_ensemble(keys[2], InitialConfig(noise=1.0), members, truth[0], None)
     return jax.tree.map(np.asarray, jax.jit(run)(KEY, first, truth))
 

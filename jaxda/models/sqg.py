@@ -22,10 +22,11 @@ reproduces it, `jacobian = "exact"` has c = 1. The tests show both statements.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +170,14 @@ class SQGParams:
     n_fine: int
 
 
+class Forcing(NamedTuple):
+    """The parameters that may change with time, under their names in `SQGConfig`: `()`, or series `(T,)`."""
+
+    U: Array
+    r: Array
+    tdiab: Array
+
+
 def jet(config: SQGConfig) -> np.ndarray:
     """Equilibrium PV (2, N, N) in m/s (Tulloch & Smith 2009, Sec. 2; the jet blows along x, varies along y)."""
     l = 2.0 * np.pi / config.L
@@ -225,6 +234,22 @@ def make_params(config: SQGConfig, dtype=None) -> SQGParams:
     )
 
 
+def make_forced(config: SQGConfig, dtype=None) -> Callable[[Forcing], SQGParams]:
+    """The parameters as a function of the forcing, which may be traced; in place of U, r and tdiab of `config`.
+
+    The jet is linear in U, the Ekman layers are in r: they are made once, for 1 m/s and 1 s.
+    """
+    unit = make_params(dataclasses.replace(config, U=1.0, r=1.0, tdiab=1.0), dtype)
+
+    def forced(forcing: Forcing) -> SQGParams:
+        rate = 1.0 / forcing.tdiab
+        return dataclasses.replace(
+            unit, relaxed=(forcing.U * rate) * unit.relaxed, rate=rate, ekman=forcing.r * unit.ekman
+        )
+
+    return forced
+
+
 def invert(params: SQGParams, qh: Array) -> Array:
     """Spectrum of the streamfunction, m^2/s, of PV spectra `(..., 2, N, N/2+1)` (inversion above)."""
     q0, q1 = qh[..., 0, :, :], qh[..., 1, :, :]
@@ -252,11 +277,24 @@ def step(params: SQGParams, qh: Array) -> Array:
     return params.damping * timestep.rk4(lambda qh: tendency(params, qh), params.dt)(qh)
 
 
+def advance(params: SQGParams, pv: Array, n_steps: int) -> Array:
+    """PV on the grid, `(..., 2, N, N)` in m/s, `n_steps` later."""
+    return jnp.fft.irfft2(timestep.repeated(lambda qh: step(params, qh), n_steps)(jnp.fft.rfft2(pv)))
+
+
 def make_advance(config: SQGConfig, n_steps: int, dtype=None) -> timestep.Step:
     """PV on the grid, `(..., 2, N, N)` in m/s -> the same `n_steps` later."""
     params = make_params(config, dtype)
-    advance = timestep.repeated(lambda qh: step(params, qh), n_steps)
-    return lambda pv: jnp.fft.irfft2(advance(jnp.fft.rfft2(pv)))
+    return lambda pv: advance(params, pv, n_steps)
+
+
+def make_forced_advance(config: SQGConfig, n_steps: int, dtype=None) -> Callable[[Forcing, Array], Array]:
+    """(forcing of scalars, PV `(..., 2, N, N)` in m/s) -> PV `n_steps` later, the forcing constant meanwhile.
+
+    Where it changes with time, its value at the middle of the steps leaves an error of second order in their length.
+    """
+    forced = make_forced(config, dtype)
+    return lambda forcing, pv: advance(forced(forcing), pv, n_steps)
 
 
 def initial_state(key: Array, config: SQGConfig) -> Array:

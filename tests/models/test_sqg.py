@@ -1,5 +1,7 @@
 """SQG: parity with an independent model, closed forms, conservation, symmetry, refusals."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -154,6 +156,40 @@ def test_hyperdiffusion_is_exact_for_each_wave(x64, assert_near):
     pv = 100.0 * np.stack([wave(16, 3, -4), wave(16, 3, -4)])  # one wave: no advection
     decay = np.exp(-5 * 2400.0 / 9000.0 * (5 / 8) ** 4)
     assert_near(advance_of(config, 5)(pv), decay * pv, 1e-13)
+
+
+# Forcing that changes
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_params_of_a_forcing_are_those_of_its_configuration(x64, symmetric):
+    """Traced, and whatever the values were that it was made with."""
+    values = {"U": -17.0, "r": 35.0, "tdiab": 4e5}
+    forced = jax.jit(sqg.make_forced(small(U=0.0, r=0.0, symmetric=symmetric)))(sqg.Forcing(**values))
+    expected = sqg.make_params(small(symmetric=symmetric, **values))
+    # in the maximum norm: the jet is one wave, the others are the round-off of its transform
+    near = lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+    jax.tree.map(near, forced, expected)
+
+
+def test_forcing_by_the_middle_of_the_steps_is_of_second_order(x64, band_limited):
+    """A jet that grows by 20 m/s a day: against its value at the middle of every single step.
+
+    The state is weak because each piece ends on the grid, which keeps less of the row -N/2 than the spectrum does.
+    """
+    config, n_steps = small(r=30.0), 72
+    pv = 100.0 * band_limited(7, 16, 4, (2,))
+
+    @partial(jax.jit, static_argnums=0)
+    def after(pieces):
+        advance = sqg.make_forced_advance(config, n_steps // pieces)
+        value = lambda piece: 20.0 + 20.0 * (piece + 0.5) / pieces
+        one = lambda pv, piece: (advance(sqg.Forcing(value(piece), 30.0, config.tdiab), pv), None)
+        return jax.lax.scan(one, pv, jax.numpy.arange(pieces))[0]
+
+    best = after(n_steps)
+    coarse, fine = (np.abs(after(pieces) - best).max() for pieces in (6, 12))
+    assert 3.5 < coarse / fine < 4.5
 
 
 # Conservation
