@@ -25,6 +25,7 @@ FLOORS = {
     "surrogate": 6,
     "forecast": 7,
     "experiment": 8,
+    "realtime": 9,
     "tuning": 9,
     "conversion": 8,
     "benchmarks": 9,
