@@ -96,9 +96,7 @@ def read(path: str | Path, config: SQGConfig, operator: str, most: int) -> Obser
             raise FileError(f"{path}: variable {missing[0]} is missing; a file has {', '.join(VARIABLES)}")
         found = str(getattr(nc, "operator", "missing"))
         if found != operator:
-            raise FileError(
-                f'{path}: operator is "{found}", the run\'s "{operator}"; send it to a run of that operator'
-            )
+            raise FileError(f'{path}: operator is "{found}", not "{operator}"; send it to a run of that operator')
         size = nc.dimensions["obs"].size if "obs" in nc.dimensions else 0
         if not 1 <= size <= most:
             raise FileError(f"{path}: obs = {size}, the network has {most} sites; give 1 to {most} observations")

@@ -102,15 +102,17 @@ def deliver(folder: Path, config: ExperimentConfig, delivery: Delivery, found: O
         found = found._replace(positions=positions)
     elif delivery.kind == "window":
         found = found._replace(time=found.time + 0.4 * interval)
-    observation_file.write(
-        path if delivery.kind != "corrupt" else path.with_suffix(".whole"), config.model, operator, found
-    )
-    if delivery.kind == "corrupt":
-        whole = path.with_suffix(".whole")
-        content = whole.read_bytes()
-        with replacing(path) as hidden:
-            hidden.write_bytes(content[: len(content) // 2])
-        whole.unlink()
+    if path.exists():
+        raise FileError(f"{path}: exists already; give another folder, or move it away")
+    if delivery.kind != "corrupt":
+        observation_file.write(path, config.model, operator, found)
+        return path
+    whole = path.with_suffix(".whole")  # a name that nobody watches
+    observation_file.write(whole, config.model, operator, found)
+    content = whole.read_bytes()
+    with replacing(path) as hidden:
+        hidden.write_bytes(content[: len(content) // 2])
+    whole.unlink()
     return path
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from jaxda.output.netcdf import FileError
 
-#: whatever says which files are there; files that it names again are known
+#: says which files are there, as long as they are; those that wait are known
 Source = Callable[[], Iterable[str | Path]]
 
 
@@ -73,6 +73,15 @@ def judge(schedule: Schedule, time: float, coming: int, used: Mapping[int, str],
     return Verdict("queue", cycle)
 
 
+def state_of(path: Path) -> tuple[int, int] | None:
+    """Size [B] and time of change [ns] of a file, None where there is none: what tells that it is still the same."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
 def folder_source(folder: str | Path) -> Source:
     """The files `*.nc` of a folder that have not changed between two calls, in the order of their names.
 
@@ -85,8 +94,7 @@ def folder_source(folder: str | Path) -> Source:
         found = {}
         for path in sorted(Path(folder).glob("*.nc")):
             if not path.name.startswith(".") and path.is_file():
-                state = path.stat()
-                found[path] = (state.st_size, state.st_mtime_ns)
+                found[path] = state_of(path)
         settled = [path for path, state in found.items() if known.get(path) == state]
         known.clear()
         known.update(found)
@@ -96,10 +104,11 @@ def folder_source(folder: str | Path) -> Source:
 
 
 class Arrival(NamedTuple):
-    """A file that waits for its cycle, and when it was first seen on the clock [s]."""
+    """A file that waits for its cycle, when it was first seen on the clock [s], and its state then."""
 
     path: Path
     seen: float
+    state: tuple[int, int]
 
 
 class Inbox:
@@ -127,11 +136,13 @@ class Inbox:
         self.record, self._now = record, now
 
     def collect(self, coming: int, used: Mapping[int, str]) -> None:
-        """Look for new files; each joins the queue or is put aside."""
+        """Look for new files; each joins the queue or is put aside. One that changed while it waited is a new one."""
+        self.queue = {cycle: one for cycle, one in self.queue.items() if state_of(one.path) == one.state}
         waiting = {arrival.path for arrival in self.queue.values()}
         for path in map(Path, self._source()):
             if path in waiting or not path.is_file():
                 continue
+            state = state_of(path)  # before it is read: if it changes meanwhile, it is looked at again
             try:
                 time = self._time_of(path)
             except FileError as error:
@@ -140,7 +151,7 @@ class Inbox:
             names = {cycle: arrival.path.name for cycle, arrival in self.queue.items()}
             verdict = judge(self.schedule, time, coming, used, names)
             if verdict.place == "queue":
-                self.queue[verdict.cycle] = Arrival(path, self._now())
+                self.queue[verdict.cycle] = Arrival(path, self._now(), state)
             else:
                 self.put_aside(verdict, path)
 

@@ -247,9 +247,8 @@ def on_network(
     inside = distance <= SITE_TOLERANCE
     if not inside.any():
         where = ", ".join(f"{p:g}" for p in found.positions[0])
-        raise ValueError(
-            f"no observation is at a site of the network; obs[0] is at (boundary, y, x) = ({where}) [grid]"
-        )
+        wrong = f"obs[0] is at grid indices ({where}); correct z, y and x"
+        raise ValueError(f"no observation is at a site of the network, {wrong}")
     numbers, counts = np.unique(site[inside], return_counts=True)
     if (counts > 1).any():
         twice = np.flatnonzero(inside & (site == numbers[np.argmax(counts > 1)]))[:2]
