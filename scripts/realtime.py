@@ -52,7 +52,7 @@ def run(config: configuration.ExperimentConfig, given, out: Path) -> int:
     schedule = loop.schedule_of(config, given.every, given.grace)
     with loop.alone_in(given.watch), loop.alone_in(out):
         if not goes_on:
-            configuration.write(out / loop.SETTINGS, config)
+            loop.begin(out, config)
         climate, ensemble = system.start_in(out, config, lambda states: bar("climate", states, "states"))
         parts = system.make_system(config, climate)
         launch.say(launch.describe(found, config.precision, member_mesh(config.members_of(parts.name))), sys.stderr)

@@ -90,6 +90,17 @@ def read(path: str | Path, config: SQGConfig, operator: str, most: int) -> Obser
         FileError: not NetCDF, cut off, of another operator, a variable that is missing, of another unit or shape,
             values that are missing or not finite, errors that are not positive, positions outside of the domain.
     """
+    try:
+        return _read(path, config, operator, most)
+    except FileError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
+        # types and attributes that nobody thought of: a run that lasts for weeks must not end by a file
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise FileError(f"{path}: cannot be read as observations ({reason}); make it again") from None
+
+
+def _read(path: str | Path, config: SQGConfig, operator: str, most: int) -> Observations:
     with netcdf.opened(path) as nc:
         missing = [name for name in VARIABLES if name not in nc.variables]
         if missing:

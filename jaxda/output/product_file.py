@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,12 +75,23 @@ def read(path: str | Path, names: Sequence[str] = tuple(FIELDS)) -> tuple[dict[s
 def append_row(path: str | Path, row: Mapping[str, object]) -> None:
     """Add a row to a CSV file, which gets the names as its head when it is made; numbers with six digits."""
     path = Path(path)
-    new = not path.exists() or path.stat().st_size == 0
+    end = _last_byte(path)
+    new = not end
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
+        if end not in (b"", b"\n"):  # of a run that was killed while it wrote a row
+            file.write("\r\n")
         if new:
             writer.writerow(row)
         writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row.values())
+
+
+def _last_byte(path: Path) -> bytes:
+    if not path.exists() or path.stat().st_size == 0:
+        return b""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read()
 
 
 def rows_before(path: str | Path, cycle: int) -> list[dict[str, str]]:

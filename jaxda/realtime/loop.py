@@ -24,6 +24,7 @@ from jaxda import config as configuration
 from jaxda.config import ExperimentConfig, OutputConfig
 from jaxda.observations import Observation
 from jaxda.output import product_file, report
+from jaxda.output.atomic import replacing
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
 from jaxda.realtime.inbox import Inbox, Schedule, Source, Verdict
@@ -95,7 +96,9 @@ def prepare(out: Path, config: ExperimentConfig) -> bool:
         ValueError: it holds something else, or a run of other settings.
     """
     if not (out / SETTINGS).is_file():
-        report.new_folder(out)
+        # hidden is the lock of a run that was killed before it began
+        if not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir()):
+            report.new_folder(out)
         return False
     before = configuration.read(out / SETTINGS)
     # how long a run is may change
@@ -103,6 +106,12 @@ def prepare(out: Path, config: ExperimentConfig) -> bool:
     if free(before) != free(config):
         raise ValueError(f"{out}: was begun with {_difference(free(before), free(config))}; give another --out")
     return True
+
+
+def begin(out: Path, config: ExperimentConfig) -> None:
+    """Write down the settings: from here on `out` is this run's."""
+    with replacing(out / SETTINGS) as hidden:
+        configuration.write(hidden, config)
 
 
 def _difference(was, now, name: str = "") -> str:
