@@ -4,6 +4,10 @@ import csv
 import dataclasses
 import shutil
 import signal
+import subprocess
+import sys
+import time
+import types
 from pathlib import Path
 
 import calling
@@ -70,8 +74,8 @@ class FakeTime:
 
     def pause(self):
         self.seconds += 1.0
-        for time in [time for time in self.arrivals if time <= self.seconds]:
-            self.arrivals.pop(time)()
+        for when in [when for when in self.arrivals if when <= self.seconds]:
+            self.arrivals.pop(when)()
 
 
 def run(small, watch, out, schedule=None, clock=None, parts=None):
@@ -509,7 +513,7 @@ def test_the_script_stops_when_told_and_goes_on(small, sent, unbroken, tmp_path,
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(realtime.time, "sleep", sleep)
+        patch.setattr(realtime, "time", types.SimpleNamespace(sleep=sleep))
         status, said, error = calling.call(realtime, *words)
     assert (status, len(looks)) == (0, 20)
     lines = said.strip().splitlines()
@@ -573,3 +577,26 @@ def test_another_model_is_refused(tmp_path):
     status, _, error = calling.call(realtime, tmp_path / "lorenz.toml", "--watch", tmp_path)
     assert status == 2
     assert error == 'realtime.py: model.kind = "lorenz96": files hold SQG observations; use "sqg"\n'
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_goes_on_bit_for_bit(small, sent, tmp_path):
+    """kill -9 at any moment, a process for each part."""
+    file = small[0]
+    folders = {}
+    for name, kills in {"whole": 0, "killed": 3}.items():
+        watch, out = folders[name] = tmp_path / name / "watch", tmp_path / name / "out"
+        shutil.copytree(sent, watch)
+        command = [sys.executable, realtime.__file__, file, "--watch", watch, "--out", out, "--every", 0, "--grace", 9]
+        command = [str(word) for word in command]
+        for kill in range(kills):
+            process = subprocess.Popen(command)
+            while not (out / "status.csv").exists() or len(rows(out / "status.csv")) < kill + 1:
+                assert process.poll() is None
+                time.sleep(0.01)
+            time.sleep(0.02 * kill)
+            process.kill()
+            process.wait()
+        subprocess.run(command, check=True)
+    assert numbers(folders["killed"][1]) == numbers(folders["whole"][1])
+    assert everywhere(folders["killed"][0]) == everywhere(sent)
