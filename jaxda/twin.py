@@ -56,6 +56,21 @@ class Fields(NamedTuple):
     members: Array | None
 
 
+class Keys(NamedTuple):
+    """Of one cycle, each for one purpose."""
+
+    observe: Array
+    analysis: Array
+    forecast: Array
+    learn: Array
+
+
+def keys(key: Array, number: int | Array) -> Keys:
+    """The keys of cycle `number` of an experiment's key."""
+    own = jax.random.fold_in(key, number)
+    return Keys(*jax.random.split(own, 3), jax.random.fold_in(own, 3))
+
+
 class Coupled(NamedTuple):
     """What goes from cycle to cycle: the forecast `(M, *shape)`, and what forecasts are made with, any arrays."""
 
@@ -95,15 +110,14 @@ def coupled_cycle(
     def one(coupled, item):
         ensemble, model = coupled
         number, state = item
-        own = jax.random.fold_in(key, number)
-        key_observe, key_analysis, key_forecast = jax.random.split(own, 3)
-        observation = observe(key_observe, state)
+        own = keys(key, number)
+        observation = observe(own.observe, state)
         used = observation if screen is None else screen(ensemble, observation)
-        posterior = analysis(key_analysis, ensemble, used)
+        posterior = analysis(own.analysis, ensemble, used)
         record = None
         if learn is not None:
-            model, record = learn(jax.random.fold_in(own, 3), number, model, ensemble, posterior, used)
-        after, replaced = forecast(key_forecast, number, model, posterior)
+            model, record = learn(own.learn, number, model, ensemble, posterior, used)
+        after, replaced = forecast(own.forecast, number, model, posterior)
         mean = posterior.mean(0)
         scores = Scores(
             rmse_b=scale * diagnostics.rmse(ensemble.mean(0), state),

@@ -28,6 +28,7 @@ FLOORS = {
     "coupling": 8,
     "conversion": 8,
     "experiment": 9,
+    "realtime": 10,
     "resuming": 10,
     "tuning": 10,
     "benchmarks": 10,

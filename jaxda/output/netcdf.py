@@ -193,14 +193,14 @@ def dated(event: str) -> str:
 
 @contextmanager
 def new_file(path: str | Path, kind: str, config, attributes: dict) -> Iterator[netCDF4.Dataset]:
-    """A file with the settings of a model as attributes; raises FileError where it exists or cannot be made."""
+    """A file with the settings of a model (None: of none) as attributes; FileError: it exists or cannot be made."""
     if Path(path).exists():
         raise FileError(f"{path}: exists already; give another name or remove it")
     with _LIBRARY, _errors_of(path, "cannot be made", "give a folder that exists and may be written"):
         nc = netCDF4.Dataset(path, "w", clobber=False, format=kind)
     with _LIBRARY, nc:
         about = {"Conventions": "CF-1.11", "source": f"jaxda {__version__}", "history": dated("made by jaxda")}
-        about |= asdict(config) | attributes
+        about |= (asdict(config) if config else {}) | attributes
         for name, value in about.items():
             if name not in SIZES:
                 nc.setncattr(name, int(value) if isinstance(value, bool) else value)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -49,3 +50,27 @@ def bar(name: str, total: float, unit: str, console: Console | None = None) -> I
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=total, unit=unit)
         yield lambda amount, name=None: progress.update(task, advance=amount, description=name)
+
+
+@contextmanager
+def status_line(console: Console | None = None) -> Iterator[Callable[..., None]]:
+    """A line that is rewritten in place on terminals, on standard output; in log files a line for each that lasts.
+
+    Yields:
+        `show(text, lasts=True)`: what there is to say now.
+    """
+    console = console or Console()
+    if not console.is_terminal:
+        plain = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+        yield lambda text, lasts=True: plain(text) if lasts else None
+        return
+    line = lambda text: Text(text, no_wrap=True, overflow="ellipsis")
+    with Live(console=console, auto_refresh=False) as live:
+        last = ""
+
+        def show(text: str, lasts: bool = True) -> None:
+            nonlocal last
+            last = text if lasts else last
+            live.update(line(text if lasts or not last else f"{text}; {last}"), refresh=True)
+
+        yield show

@@ -173,6 +173,18 @@ def ratio(spread: float, error: float) -> float:
     return spread / error if error else math.nan
 
 
+def realtime_table(rows: Iterable[tuple[float, float, float]]) -> Table:
+    """Errors of a real-time run: rows of time [h], RMSE [K] of an analysis and of the forecast from it, then means."""
+    rows = list(rows)
+    table = Table(title=f"{len(rows)} cycles", title_justify="left")
+    for column in ("time [h]", "analysis RMSE [K]", "RMSE of the forecast from it [K]"):
+        table.add_column(column, justify="right")
+    means = ([value for value in column if math.isfinite(value)] for column in list(zip(*rows, strict=True))[1:])
+    for first, *errors in [*rows, ("mean", *(statistics.fmean(values) if values else math.nan for values in means))]:
+        table.add_row(first if isinstance(first, str) else f"{first:g}", *(f"{error:.3f}" for error in errors))
+    return table
+
+
 def print_lines(lines: Iterable[object]) -> None:
     """Print tables and text to standard output, not wrapped where it is not a terminal."""
     console = Console(soft_wrap=True, markup=False)  # titles and folders may have brackets

@@ -1,0 +1,1 @@
+"""The operational form: observation files as they arrive, a cycle for each, on time and in order."""

@@ -1,0 +1,292 @@
+"""The loop: wait for a cycle's file, assimilate it, forecast, write, and only then call the cycle done.
+
+A cycle is done when its checkpoint is whole. Before that come its product and its row of status.csv, which a restart
+writes again with the same numbers; after it the file of its observations is moved, which a restart makes up for. So a
+run may be killed anywhere, and goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxda import config as configuration
+from jaxda.config import ExperimentConfig, OutputConfig
+from jaxda.observations import Observation
+from jaxda.output import product_file, report
+from jaxda.output.atomic import replacing
+from jaxda.output.checkpoint import Checkpoints
+from jaxda.output.netcdf import FileError
+from jaxda.realtime.inbox import Inbox, Schedule, Source, Verdict
+from jaxda.realtime.system import System
+
+#: parts of a cycle that are timed, in their order
+STAGES = ("waiting", "reading", "analysis", "forecast", "writing")
+SETTINGS, STATUS, EVENTS = "realtime.toml", "status.csv", "events.csv"
+
+
+class Cycle(NamedTuple):
+    """A cycle that is done: what status.csv says of it, `waiting_s` and the like in seconds."""
+
+    cycle: int
+    time_h: float
+    status: str
+    file: str
+    lateness_s: float
+    queue: int
+    used: int
+    rejected: int
+    outside_network: int
+    innovation_mean: float
+    innovation_rms: float
+    expected_rms: float
+    residual_rms: float
+    spread_b: float
+    spread_a: float
+    spread_f: float
+    waiting_s: float
+    reading_s: float
+    analysis_s: float
+    forecast_s: float
+    writing_s: float
+
+    @property
+    def working(self) -> float:
+        """Seconds without waiting."""
+        return self.reading_s + self.analysis_s + self.forecast_s + self.writing_s
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """What the loop asks of the world around it; tests give others.
+
+    Attributes:
+        now: wall-clock time [s].
+        pause: wait a while for files.
+        stopped: whether to end before the next cycle.
+        show: told each cycle that is done, or while waiting what is waited for.
+    """
+
+    now: Callable[[], float] = time.time
+    pause: Callable[[], None] = lambda: time.sleep(0.2)
+    stopped: Callable[[], bool] = lambda: False
+    show: Callable[[Cycle | str], None] = lambda what: None
+
+
+def schedule_of(config: ExperimentConfig, every: float | None = None, grace: float = 60.0) -> Schedule:
+    """Cycles of an experiment: real time where `every` is left out, half a time step of the model as window."""
+    interval = 3600.0 * config.interval_hours
+    return Schedule(interval, 1800.0 * config.model.step_hours, interval if every is None else every, grace)
+
+
+def prepare(out: Path, config: ExperimentConfig) -> bool:
+    """Whether `out` holds a run to go on with; else it is new or empty.
+
+    Raises:
+        ValueError: it holds something else, or a run of other settings.
+    """
+    if not (out / SETTINGS).is_file():
+        # hidden is the lock of a run that was killed before it began
+        if not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir()):
+            report.new_folder(out)
+        return False
+    before = configuration.read(out / SETTINGS)
+    # how long a run is may change
+    free = lambda one: dataclasses.replace(one, cycles=1, title="", output=OutputConfig())
+    if free(before) != free(config):
+        raise ValueError(f"{out}: was begun with {_difference(free(before), free(config))}; give another --out")
+    return True
+
+
+def begin(out: Path, config: ExperimentConfig) -> None:
+    """Write down the settings: from here on `out` is this run's."""
+    with replacing(out / SETTINGS) as hidden:
+        configuration.write(hidden, config)
+
+
+def _difference(was, now, name: str = "") -> str:
+    """The first field in which two settings differ, in words."""
+    if dataclasses.is_dataclass(was) and type(was) is type(now):
+        parts = ((f.name, getattr(was, f.name), getattr(now, f.name)) for f in dataclasses.fields(was))
+    elif isinstance(was, dict) and was.keys() == now.keys():
+        parts = ((key, was[key], now[key]) for key in was)
+    else:
+        return f"{name} = {was}, now {now}"
+    part, *values = next(part for part in parts if part[1] != part[2])
+    return _difference(*values, f"{name}.{part}".lstrip("."))
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; raises ValueError where another has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".realtime.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another real-time run has it; stop that, or give another folder") from None
+        yield  # the lock ends with the process, however it ends
+
+
+def run(
+    system: System, ensemble: Array, source: Source, archive: Path, out: Path, schedule: Schedule, host: Host
+) -> int:
+    """Cycle until `config.cycles` are done, or `host.stopped`; returns how many are.
+
+    Args:
+        ensemble: the first forecast `(M, *shape)`, for where `out` holds no checkpoint to go on with.
+        source: says which files there are; `inbox.folder_source` for a folder.
+        archive: where files go that were used, or could not be.
+        out: gets a product and a row of status.csv each cycle, events.csv and checkpoints.
+
+    Raises:
+        FileError: a checkpoint that cannot be read, a disk that is full.
+        FloatingPointError: a forecast that is not finite.
+    """
+    with Checkpoints(out / "checkpoints") as checkpoints:
+        if checkpoints.last is None:
+            _save(checkpoints, 0, jax.device_put(ensemble, system.members), {"origin": host.now()})
+        number = checkpoints.last
+        meta = checkpoints.meta(number)
+        ensemble = checkpoints.restore(number, {"ensemble": system.abstract})["ensemble"]
+        rows = product_file.rows_before(out / STATUS, number)
+        used = {int(row["cycle"]): row["file"] for row in rows if row["file"]}
+        time_of = lambda path: system.read(path)[0]
+        inbox = Inbox(source, archive, schedule, time_of, lambda *what: _event(out, *what), host.now)
+        if "file" in meta:  # the run before may have been killed before it moved the file
+            inbox.keep_used(Path(meta["file"]), Path(meta["target"]), number - 1)
+        origin = float(meta["origin"])
+        while number < system.config.cycles:
+            ready = host.now()
+            arrival = _wait(system, inbox, number, used, schedule.due(number, origin, ready), host)
+            if arrival is None:
+                break
+            ensemble, cycle = _cycle(system, number, ensemble, arrival, schedule, out, host.now() - ready)
+            product_file.append_row(out / STATUS, cycle._asdict())
+            meta = {"origin": origin}
+            if arrival.path:
+                used[number] = cycle.file
+                target = inbox.place_for(arrival.path, "used")
+                meta |= {"file": str(arrival.path.absolute()), "target": str(target.absolute())}
+            number += 1
+            _save(checkpoints, number, ensemble, meta)
+            if arrival.path:
+                inbox.keep_used(arrival.path, target, cycle.cycle)
+            host.show(cycle)
+    return number
+
+
+class _Given(NamedTuple):
+    """What a cycle has to work with: without a path no observations, and no file came until the deadline."""
+
+    path: Path | None
+    observation: Observation | None
+    outside: int
+    lateness: float
+    reading: float
+    queue: int
+
+
+def _wait(system: System, inbox: Inbox, number: int, used: dict[int, str], due: float, host: Host) -> _Given | None:
+    """The observations of a cycle, or that there are none; None: the run is to stop."""
+    overdue = False
+    while not host.stopped():
+        # Overdue twice: a folder names a file at the second look, and a run that was down has deadlines behind it.
+        before, overdue = overdue, host.now() >= due + inbox.schedule.grace
+        inbox.collect(number, used)
+        arrival = inbox.queue.pop(number, None)
+        if arrival is not None:
+            began = time.perf_counter()
+            try:
+                found, observation, outside = system.read(arrival.path)
+            except FileError as error:  # changed since it was looked at
+                if arrival.path.is_file():
+                    inbox.put_aside(Verdict("rejected", number, str(error)), arrival.path)
+                continue
+            if inbox.schedule.cycle_of(found) != number:
+                continue  # overwritten with another time: the next look finds it
+            reading = time.perf_counter() - began
+            lateness = max(0.0, arrival.seen - due) if inbox.schedule.every else 0.0
+            return _Given(arrival.path, observation, outside, lateness, reading, len(inbox.queue))
+        if overdue and before:
+            inbox.record(Verdict("missing", number, "there was no file of it when its time was over"), None)
+            return _Given(None, None, 0, 0.0, 0.0, len(inbox.queue))
+        host.show(f"cycle {number}: waits, {max(0.0, due + inbox.schedule.grace - host.now()):.0f} s left")
+        host.pause()
+    return None
+
+
+def _cycle(
+    system: System, number: int, ensemble: Array, given: _Given, schedule: Schedule, out: Path, waiting: float
+) -> tuple[Array, Cycle]:
+    """Analysis, forecast and product of one cycle: the forecast for the next one, and the row of status.csv."""
+    began = time.perf_counter()
+    before = system.moments(ensemble)
+    status, about, posterior = "missing", {}, ensemble
+    if given.observation is not None:
+        posterior, innovations = system.assimilate(system.key, number, ensemble, given.observation)
+        about = {name: np.asarray(value).item() for name, value in innovations._asdict().items()}
+        status = "analysed" if about.pop("finite") else "failed"
+    analysis = jax.device_get(system.moments(posterior))
+    analysed = time.perf_counter()
+    following = system.predict(system.key, number, system.model, posterior)
+    forecast = jax.device_get(system.moments(following))
+    forecasted = time.perf_counter()
+    if not np.isfinite(forecast.mean).all():
+        kept = "the cycles before it are kept"
+        raise FloatingPointError(f"cycle {number}: the forecast is not finite; {kept}; use a smaller model.dt")
+
+    seconds = {"waiting": max(0.0, waiting - given.reading), "reading": given.reading}
+    seconds |= {"analysis": analysed - began, "forecast": forecasted - analysed}
+    name = given.path.name if given.path else ""
+    when = schedule.interval * number
+    numbers = {f"observations_{key}": about[key] for key in ("used", "rejected") if about}
+    numbers |= {f"innovation_{key}": about[key] for key in ("mean", "rms", "expected_rms", "residual_rms") if about}
+    attributes = {"cycle": number, "status": status, "observation_file": name, "lateness_seconds": given.lateness}
+    attributes |= numbers | {"observations_outside_network": given.outside}
+    attributes |= {f"seconds_{stage}": value for stage, value in seconds.items()}
+    fields = {"analysis_mean": analysis.mean, "analysis_spread": analysis.spread}
+    fields |= {"forecast_mean": forecast.mean, "forecast_spread": forecast.spread}
+    product = out / product_file.name_of(when)
+    model = system.config.forecast_model
+    writing = product_file.write(product, model, when, when + schedule.interval, fields, attributes)
+    spreads = (float(moments.mean_spread) for moments in (before, analysis, forecast))
+    nothing = float("nan")
+    return following, Cycle(
+        number,
+        when / 3600.0,
+        status,
+        name,
+        given.lateness,
+        given.queue,
+        about.get("used", 0),
+        about.get("rejected", 0),
+        given.outside,
+        *(about.get(key, nothing) for key in ("mean", "rms", "expected_rms", "residual_rms")),
+        *spreads,
+        *seconds.values(),
+        writing,
+    )
+
+
+def _save(checkpoints: Checkpoints, number: int, ensemble: Array, meta: dict[str, Any]) -> None:
+    """The forecast for cycle `number`, on the disk when this returns; the one before is deleted after that."""
+    checkpoints.save(number, {"ensemble": ensemble}, meta, error=-number)
+    checkpoints.wait()
+
+
+def _event(out: Path, verdict: Verdict, path: Path | None) -> None:
+    """A row of events.csv: what became of a file, or of a cycle without one."""
+    row = {"clock": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "cycle": "" if verdict.cycle is None else verdict.cycle}
+    row |= {"decision": verdict.place, "file": path.name if path else "", "reason": verdict.reason}
+    product_file.append_row(out / EVENTS, row)

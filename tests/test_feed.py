@@ -1,0 +1,166 @@
+"""scripts/feed.py: what arrives, what goes wrong with it, and the errors of a run that was fed so."""
+
+import shutil
+
+import calling
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxda import config as configuration
+from jaxda.models.sqg import SQGConfig
+from jaxda.output import netcdf, observation_file, product_file
+from jaxda.output.netcdf import FileError
+from jaxda.output.observation_file import Observations
+from jaxda.output.report import realtime_table
+from jaxda.realtime import feed
+
+SMALL = """
+cycles = 8
+[model]
+kind = "sqg"
+N = 16
+[nature]
+spinup_days = 5.0
+climate_days = 5.0
+[initial]
+kind = "climatology"
+[observations]
+fraction = 0.5
+[filters.free-run]
+kind = "free-run"
+members = 2
+"""
+script = calling.script("feed")
+pytestmark = pytest.mark.usefixtures("settings_of_jax")
+TWELVE = 43200.0
+
+
+@pytest.fixture(scope="module")
+def fed(tmp_path_factory):
+    """The configuration, the folder that was fed, and what the script said."""
+    above = tmp_path_factory.mktemp("fed")
+    (above / "small.toml").write_text(SMALL)
+    kinds = "late,duplicate,missing,corrupt,outside,window"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
+        status, said, error = calling.call(script, above / "small.toml", "--to", above / "in", "--disturb", kinds)
+    assert status == 0, error
+    return above / "small.toml", above / "in", said
+
+
+def plan_of(fed):
+    config = configuration.read(fed[0])
+    return config, {one.kind: one.cycle for one in feed.plan(8, feed.DISTURBANCES, config.seed)}
+
+
+def test_files_are_those_of_the_plan(fed):
+    config, cycle_of = plan_of(fed)
+    folder, said = fed[1:]
+    missing = int(next(line for line in said.splitlines() if ": missing" in line).split()[1].rstrip(":"))
+    expected = [feed.name_of(TWELVE * cycle) for cycle in range(8) if cycle != missing]
+    expected += [feed.name_of(TWELVE * cycle_of["duplicate"]).replace(".nc", "_again.nc")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(expected)
+    for kind in feed.DISTURBANCES:
+        assert f": {kind}, {feed.DISTURBANCES[kind]}" in said
+    read = lambda cycle: observation_file.read(folder / feed.name_of(TWELVE * cycle), config.model, "scaled", 512)
+    for kind, wrong in (("corrupt", "not a readable NetCDF file"), ("outside", r"x\[0\] = .* is outside")):
+        with pytest.raises(FileError, match=wrong):
+            read(cycle_of[kind])
+    assert read(cycle_of["window"]).time == pytest.approx(TWELVE * (cycle_of["window"] + 0.4))
+
+
+def test_observations_are_of_the_truth_that_is_kept(fed):
+    config, cycle_of = plan_of(fed)
+    truth = netcdf.read_nature_run(fed[1].with_name("in_truth.nc"))
+    np.testing.assert_array_equal(truth.times, TWELVE * np.arange(8))
+    states = netcdf.read_states(truth)
+    for cycle in (0, cycle_of["late"]):
+        found = observation_file.read(fed[1] / feed.name_of(TWELVE * cycle), config.model, "scaled", 512)
+        assert len(found.values) == 256
+        at = tuple(np.rint(found.positions).astype(int).T)
+        errors = found.values - config.kelvin * states[cycle][at]
+        assert 0.85 < errors.std() < 1.15
+        np.testing.assert_allclose(found.errors, 1.0, rtol=1e-6)
+
+
+def test_the_errors_of_products_are_those_of_the_truth(fed, tmp_path):
+    config, _ = plan_of(fed)
+    truth = netcdf.read_nature_run(fed[1].with_name("in_truth.nc"))
+    states = netcdf.read_states(truth)
+    for cycle, (error, after) in {1: (10.0, 20.0), 7: (30.0, 40.0)}.items():
+        fields = {name: np.zeros((2, 16, 16), np.float32) for name in product_file.FIELDS}
+        fields["analysis_mean"] = states[cycle] + error
+        fields["forecast_mean"] = states[min(cycle + 1, 7)] - after
+        path = tmp_path / product_file.name_of(TWELVE * cycle)
+        product_file.write(path, config.model, TWELVE * cycle, TWELVE * (cycle + 1), fields, {})
+    kelvin = config.kelvin
+    rows = list(feed.scores(tmp_path, fed[1].with_name("in_truth.nc")))
+    np.testing.assert_allclose(rows, [(12, 10 * kelvin, 20 * kelvin), (84, 30 * kelvin, np.nan)], rtol=1e-4)
+    status, said, _ = calling.call(script, fed[0], "--to", fed[1], "--score", tmp_path)
+    assert status == 0
+    line = next(line for line in said.splitlines() if "mean" in line)
+    assert [f"{20 * kelvin:.3f}" in line] * 2 == [True, True]
+
+
+def test_a_table_without_errors_has_a_mean_that_says_so():
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(realtime_table([(0.0, 1.0, float("nan"))]))
+    assert "mean" in capture.get()
+    assert "nan" in capture.get()
+
+
+def test_plans_are_the_same_for_a_seed_and_have_every_kind():
+    for cycles in (7, 50):
+        found = feed.plan(cycles, feed.DISTURBANCES, 3)
+        assert found == feed.plan(cycles, feed.DISTURBANCES, 3) != feed.plan(cycles, feed.DISTURBANCES, 4)
+        each = max(1, cycles // 10)
+        for kind in set(feed.DISTURBANCES) - {"missing"}:
+            assert sum(one.kind == kind for one in found) == each
+        assert len({one.cycle for one in found}) == cycles - each  # of the missing
+        assert found[0] == feed.Delivery(0, 0, "")
+        assert all(one.slot == one.cycle + (one.kind in ("late", "duplicate")) for one in found)
+        assert [one.slot for one in found] == sorted(one.slot for one in found)
+        for late in (one for one in found if one.kind == "late"):  # after the file that follows it
+            following = [n for n, one in enumerate(found) if one.cycle == late.cycle + 1 == one.slot]
+            assert all(n < found.index(late) for n in following)
+    assert feed.plan(3, [], 0) == [feed.Delivery(cycle, cycle, "") for cycle in range(3)]
+
+
+def test_nothing_is_written_over(tmp_path):
+    config = configuration.ExperimentConfig(model=SQGConfig(N=16))
+    found = Observations(0.0, np.ones(1), np.ones(1), np.zeros((1, 3)))
+    feed.deliver(tmp_path, config, feed.Delivery(0, 0, ""), found)
+    before = (tmp_path / feed.name_of(0.0)).read_bytes()
+    for kind in ("", "corrupt", "outside"):
+        with pytest.raises(FileError, match="exists already"):
+            feed.deliver(tmp_path, config, feed.Delivery(0, 0, kind), found)
+    assert (tmp_path / feed.name_of(0.0)).read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["--disturb", "late,wrong"], "--disturb wrong: not one of late, duplicate"),
+        (["--disturb", "late,missing", "--cycles", "2"], "--disturb: 2 kinds need 3 cycles, there are 2"),
+        (["--every", "-1"], "argument --every: -1 is not a number of seconds"),
+        (["--to", "full"], "exists already; give another --to"),
+        (["--to", "done"], "done_truth.nc: exists already"),
+        (["--score", "nowhere", "--to", "done"], "done_truth.nc: not a readable NetCDF file"),
+        (["--score", "nowhere", "--to", "other"], "other_truth.nc: no such file"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(fed, tmp_path, monkeypatch, words, wrong):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    shutil.copy(next(fed[1].glob("*.nc")), "full")
+    (tmp_path / "done_truth.nc").write_text("of another")
+    before = sorted(tmp_path.rglob("*"))
+    status, said, error = calling.call(script, fed[0], "--to", "new", *words)
+    assert (status, said) == (2, "")
+    assert wrong in error
+    assert error.startswith("feed.py: ")
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
