@@ -1,9 +1,11 @@
 """Measure the parts of a cycle: python scripts/bench.py NAME... [--N 64] [--members 20] [--dtype float32].
 
-NAME is one or more of sqg-step, letkf, local-score, ensf, cycle, ensf-scaling, vit-train, vit-forecast. Each is
-compiled, run once, and then timed several times; the median, the fastest and the slowest are printed. With --peer
-FOLDER, a folder of the public NumPy package `sqgturb` (its `SQG` model with FFTW, and `enkf_update`), the peer is timed
-in turn with ours in the same process, and the ratio of the medians is printed. --json FILE keeps the numbers.
+NAME is one or more of sqg-step, letkf, local-score, ensf, cycle, coupled-cycle, online-cycle, ensf-scaling, vit-train,
+vit-forecast. cycle has the LETKF and SQG, coupled-cycle the local score filter and the shipped surrogate, which in
+online-cycle learns too. Each is compiled, run once, and then timed several times; the median, the fastest and the
+slowest are printed. With --peer FOLDER, a folder of the public NumPy package `sqgturb` (its `SQG` model with FFTW, and
+`enkf_update`), the peer is timed in turn with ours in the same process, and the ratio of the medians is printed. --json
+FILE keeps the numbers.
 
 ensf-scaling is one EnSF analysis of --members members in each of 1, 2, ... processes (--processes), connected by
 jax.distributed and each on a core of its own; the numbers of processes take turns. Members a second over those of the

@@ -11,12 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxda import observations, twin
+from jaxda import coupling, observations, surrogate, twin
 from jaxda.benchmarks.timing import Run
+from jaxda.config import CouplingConfig, ExperimentConfig
 from jaxda.filters import ensf, letkf, local_score
+from jaxda.filters.baselines import Climate
 from jaxda.filters.localization import Geometry
 from jaxda.models import sqg
 from jaxda.parallel.mesh import member_mesh, over_members
+from jaxda.training.online import OnlineConfig
+
+#: weights for N = 64 that come with the repository
+SHIPPED = Path(__file__).parents[2] / "configs" / "vit_surrogate"
 
 
 class Case:
@@ -76,12 +82,41 @@ def whole_cycle(case: Case) -> Run:
     return Run(partial(jax.jit(partial(twin.cycle, **parts)), jax.random.key(4), case.ensemble, truth), 10)
 
 
+def coupled_cycle(case: Case, online: bool = False) -> Run:
+    """Ten cycles of the local score filter with the shipped surrogate; the unit is one cycle.
+
+    Args:
+        online: whether the surrogate learns; its steps begin at cycle 0 here.
+
+    Raises:
+        ValueError: another grid than the surrogate's.
+    """
+    mean, std = (jnp.asarray(part, case.dtype)[:, None, None] for part in surrogate.load(SHIPPED).statistics)
+    whole = lambda part: jnp.broadcast_to(part, case.model.shape)
+    states = case.ensemble if online else None
+    climate = Climate(whole(mean), whole(std) ** 2, states)
+    config = ExperimentConfig(
+        members=case.members,
+        model=case.model,
+        filters={"coupled": local_score.LocalScoreConfig(forecast="surrogate", online=online)},
+        surrogate=CouplingConfig(folder=str(SHIPPED)),
+        online=OnlineConfig(first=1),
+    )
+    model, forecast, learn, _ = coupling.make_forecaster(config, "coupled", case.operator, climate, case.mesh)
+    truth = jnp.broadcast_to(case.truth, (10, *case.truth.shape))
+    parts = {"forecast": forecast, "learn": learn, "observe": case.observe, "analysis": case.local_score}
+    run = jax.jit(partial(twin.coupled_cycle, **parts))
+    return Run(partial(run, jax.random.key(4), twin.Coupled(case.ensemble, model), truth), 10)
+
+
 CYCLE = {
     "sqg-step": sqg_step,
     "letkf": letkf_analysis,
     "local-score": local_score_analysis,
     "ensf": ensf_analysis,
     "cycle": whole_cycle,
+    "coupled-cycle": coupled_cycle,
+    "online-cycle": partial(coupled_cycle, online=True),
 }
 
 
