@@ -1,6 +1,5 @@
 """Real-time runs: the numbers of a twin experiment, whatever becomes of the files, and however often it is killed."""
 
-import csv
 import dataclasses
 import shutil
 import signal
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import netCDF4
 import numpy as np
 import pytest
+from watching import FakeTime, everywhere, names, numbers, rows
 
 from jaxda import config as configuration
 from jaxda import experiment, observations
@@ -67,48 +67,11 @@ def sent(small, tmp_path_factory):
     return folder
 
 
-class FakeTime:
-    """A clock that moves on by a second a look, and lets files arrive: time -> what to do then."""
-
-    def __init__(self, arrivals=None, last=float("inf")):
-        self.seconds, self.arrivals, self.last, self.shown = 1000.0, dict(arrivals or {}), last, []
-        self.host = loop.Host(lambda: self.seconds, self.pause, lambda: self.seconds >= self.last, self.shown.append)
-
-    def pause(self):
-        self.seconds += 1.0
-        for when in [when for when in self.arrivals if when <= self.seconds]:
-            self.arrivals.pop(when)()
-
-
 def run(small, watch, out, schedule=None, clock=None, parts=None):
     _, config, own, ensemble, _ = small
     schedule = schedule or loop.schedule_of(config, every=0.0, grace=3.0)
     clock = clock or FakeTime()
     return loop.run(parts or own, ensemble, folder_source(watch), watch, out, schedule, clock.host)
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def numbers(out):
-    """What must not depend on how often a run was ended: fields of the products, and rows without what was timed."""
-    fields = {}
-    for path in sorted(out.glob("*.nc")):
-        times, arrays = product_file.read(path)
-        fields[path.name] = (times, {name: array.tobytes() for name, array in arrays.items()})
-    free = {f"{stage}_s" for stage in loop.STAGES} | {"queue"}
-    return fields, [{k: v for k, v in row.items() if k not in free} for row in rows(out / "status.csv")]
-
-
-def names(folder):
-    return sorted(path.name for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
-
-
-def everywhere(watch):
-    """Files of observations in the folder and those below."""
-    return sorted(path.name for path in watch.rglob("*.nc*") if not path.name.endswith(".txt"))
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,10 @@ def init(config: OnlineConfig, task: Task, params: Any, replay: tuple[Array, Arr
     def make():
         zeros = lambda shape: jnp.zeros((w, *shape), kind)
         window = Pair(*map(zeros, (state, state, state, values, values, values)))
-        return window, jnp.full((w,), -1), jnp.zeros(state, kind), jnp.full((), -2)
+        integers = lambda shape, value: jnp.full(
+            shape, value, jnp.int32
+        )  # not weakly typed: a checkpoint keeps no such
+        return window, integers((w,), -1), jnp.zeros(state, kind), integers((), -2)
 
     everywhere = layout.everywhere
     window, numbers, last, when = jax.jit(make, out_shardings=everywhere)()
