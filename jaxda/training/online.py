@@ -168,9 +168,8 @@ def init(config: OnlineConfig, task: Task, params: Any, replay: tuple[Array, Arr
     def make():
         zeros = lambda shape: jnp.zeros((w, *shape), kind)
         window = Pair(*map(zeros, (state, state, state, values, values, values)))
-        integers = lambda shape, value: jnp.full(
-            shape, value, jnp.int32
-        )  # not weakly typed: a checkpoint keeps no such
+        # of a type that a checkpoint gives back: a Python number would be compiled for once more
+        integers = lambda shape, value: jnp.full(shape, value, jnp.int32)
         return window, integers((w,), -1), jnp.zeros(state, kind), integers((), -2)
 
     everywhere = layout.everywhere
