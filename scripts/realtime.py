@@ -5,13 +5,15 @@ screening, analysis, forecast, and DIR/analysis_TIME.nc with both. A cycle whose
 forecast alone. Files that were used go to FOLDER/used; those that are wrong, too late or there already to
 FOLDER/rejected, late or duplicate, with the reason beside them; nothing is deleted. DIR/status.csv has a row for each
 cycle, DIR/events.csv for each file that was not used. The same command goes on with the next cycle, bit for bit,
-however the run was ended; SIGTERM and SIGINT end it after the cycle that is being done.
+however the run was ended; SIGTERM and SIGINT end it after the cycle that is being done. --forecast surrogate with
+--surrogate.folder forecasts by a surrogate, which learns from the analyses with --filters.NAME.online true.
 
 Exit status: 0; 2 for bad input, said in one line; 3 if a forecast is not finite.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -22,7 +24,7 @@ from jaxda import experiment
 from jaxda.output.progress import bar, status_line
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
-from jaxda.realtime import loop, system
+from jaxda.realtime import folder, loop, system
 from jaxda.realtime.inbox import folder_source
 from jaxda.settings import Parser, seconds
 
@@ -35,12 +37,17 @@ def help_text() -> str:
 
 def line(cycle: loop.Cycle, interval: float, unit: str) -> str:
     """What a cycle did, in a line; `interval` in s, `unit` of the observations."""
-    stages = " ".join(f"{name} {getattr(cycle, f'{name}_s'):.2f}" for name in loop.STAGES)
+    shown = [name for name in loop.STAGES if name != "learning" or cycle.learned]
+    stages = " ".join(f"{name} {getattr(cycle, f'{name}_s'):.2f}" for name in shown)
     late = f", {cycle.lateness_s:.0f} s late" if cycle.lateness_s else ""
     innovation = f"innovation {cycle.innovation_rms:.3g} {unit} | " if cycle.used else ""
+    replaced = f"{cycle.replaced} members replaced | " if cycle.replaced else ""
+    gain = ""
+    if cycle.learned and not math.isnan(cycle.learned.gain):
+        gain = f"learning {cycle.learned.gain:+.2%}{', taken back' if cycle.learned.rolled_back else ''} | "
     return (
         f"cycle {cycle.cycle} | {cycle.time_h:g} h | {cycle.status}{late} | spread {cycle.spread_a:.3g} K | "
-        f"{innovation}{stages} s | queue {cycle.queue} | {interval / cycle.working:.0f} x real time"
+        f"{innovation}{replaced}{gain}{stages} s | queue {cycle.queue} | {interval / cycle.working:.0f} x real time"
     )
 
 
@@ -48,13 +55,14 @@ def run(config: configuration.ExperimentConfig, given, out: Path) -> int:
     """Begin or go on; returns the exit status."""
     found = launch.start(config.precision)
     experiment.check(config)
-    goes_on = loop.prepare(out, config)
+    goes_on = folder.prepare(out, config)
     schedule = loop.schedule_of(config, given.every, given.grace)
-    with loop.alone_in(given.watch), loop.alone_in(out):
-        if not goes_on:
-            loop.begin(out, config)
+    with folder.alone_in(given.watch), folder.alone_in(out):
         climate, ensemble = system.start_in(out, config, lambda states: bar("climate", states, "states"))
         parts = system.make_system(config, climate)
+        if not goes_on:  # not before: a surrogate that does not fit leaves nothing behind
+            folder.begin(out, config)
+        system.keep_start(out, climate, ensemble)
         launch.say(launch.describe(found, config.precision, member_mesh(config.members_of(parts.name))), sys.stderr)
         stopped = []
         for number in (signal.SIGTERM, signal.SIGINT):

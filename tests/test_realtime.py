@@ -1,6 +1,5 @@
 """Real-time runs: the numbers of a twin experiment, whatever becomes of the files, and however often it is killed."""
 
-import csv
 import dataclasses
 import shutil
 import signal
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import netCDF4
 import numpy as np
 import pytest
+from watching import FakeTime, everywhere, names, numbers, rows
 
 from jaxda import config as configuration
 from jaxda import experiment, observations
@@ -23,7 +23,9 @@ from jaxda.models.sqg import SQGConfig
 from jaxda.output import observation_file, product_file
 from jaxda.output.observation_file import Observations
 from jaxda.realtime import feed, loop, system
+from jaxda.realtime.folder import alone_in
 from jaxda.realtime.inbox import Inbox, Schedule, Verdict, folder_source, judge
+from jaxda.realtime.network import on_network
 
 SMALL = """
 members = 6
@@ -65,48 +67,11 @@ def sent(small, tmp_path_factory):
     return folder
 
 
-class FakeTime:
-    """A clock that moves on by a second a look, and lets files arrive: time -> what to do then."""
-
-    def __init__(self, arrivals=None, last=float("inf")):
-        self.seconds, self.arrivals, self.last, self.shown = 1000.0, dict(arrivals or {}), last, []
-        self.host = loop.Host(lambda: self.seconds, self.pause, lambda: self.seconds >= self.last, self.shown.append)
-
-    def pause(self):
-        self.seconds += 1.0
-        for when in [when for when in self.arrivals if when <= self.seconds]:
-            self.arrivals.pop(when)()
-
-
 def run(small, watch, out, schedule=None, clock=None, parts=None):
     _, config, own, ensemble, _ = small
     schedule = schedule or loop.schedule_of(config, every=0.0, grace=3.0)
     clock = clock or FakeTime()
     return loop.run(parts or own, ensemble, folder_source(watch), watch, out, schedule, clock.host)
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def numbers(out):
-    """What must not depend on how often a run was ended: fields of the products, and rows without what was timed."""
-    fields = {}
-    for path in sorted(out.glob("*.nc")):
-        times, arrays = product_file.read(path)
-        fields[path.name] = (times, {name: array.tobytes() for name, array in arrays.items()})
-    free = {f"{stage}_s" for stage in loop.STAGES} | {"queue"}
-    return fields, [{k: v for k, v in row.items() if k not in free} for row in rows(out / "status.csv")]
-
-
-def names(folder):
-    return sorted(path.name for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
-
-
-def everywhere(watch):
-    """Files of observations in the folder and those below."""
-    return sorted(path.name for path in watch.rglob("*.nc*") if not path.name.endswith(".txt"))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +88,7 @@ def test_a_run_has_the_numbers_of_the_twin_experiment(small, unbroken):
     kept = []
     analysis = experiment.make_filter(config, parts.name, world.operator, world.climate)
     record = experiment.run_filter(
-        config, world, parts.name, analysis, lambda first, scores, fields: kept.append(fields)
+        config, world, parts.name, analysis, on_chunk=lambda chunk: kept.append(chunk.fields)
     )
     mean, spread = (np.concatenate([np.asarray(getattr(f, name)) for f in kept]) for name in ("mean", "spread"))
     for cycle, row in enumerate(rows(unbroken / "out" / "status.csv")):
@@ -337,7 +302,11 @@ def test_an_analysis_that_is_not_finite_leaves_the_forecast(small, sent, tmp_pat
 def test_a_forecast_that_is_not_finite_ends_the_run_and_keeps_what_was(small, sent, tmp_path):
     _, _, parts, _, _ = small
     good = parts.predict
-    bad = lambda key, number, model, x: good(key, number, model, x) * (jnp.nan if number == 2 else 1.0)
+
+    def bad(key, number, model, ensemble):
+        after, replaced = good(key, number, model, ensemble)
+        return after * (jnp.nan if number == 2 else 1.0), replaced
+
     shutil.copytree(sent, tmp_path / "watch")
     with pytest.raises(FloatingPointError, match="cycle 2: the forecast is not finite"):
         run(small, tmp_path / "watch", tmp_path / "out", parts=dataclasses.replace(parts, predict=bad))
@@ -411,12 +380,12 @@ def test_a_used_file_is_moved_once_and_only_if_it_is_still_the_same(tmp_path):
 
 def test_a_folder_is_one_runs(tmp_path):
     with (
-        loop.alone_in(tmp_path),
+        alone_in(tmp_path),
         pytest.raises(ValueError, match="another real-time run has it"),
-        loop.alone_in(tmp_path),
+        alone_in(tmp_path),
     ):
         pass
-    with loop.alone_in(tmp_path):
+    with alone_in(tmp_path):
         pass
 
 
@@ -438,7 +407,7 @@ def found(positions, values=None, errors=None):
 
 
 def test_observations_go_to_their_grid_points():
-    values, precision, outside = system.on_network(operator_of(), found([[0, 2, 3], [1, 15.9999, 0], [1, 2.5, 3]]), F32)
+    values, precision, outside = on_network(operator_of(), found([[0, 2, 3], [1, 15.9999, 0], [1, 2.5, 3]]), F32)
     assert (values[0, 2, 3], values[1, 0, 0], outside) == (1.0, 2.0, 1)
     assert (precision[0, 2, 3], precision[1, 0, 0]) == (4.0, 4.0)
     assert np.count_nonzero(precision) == np.isfinite(values).sum() == 2
@@ -448,7 +417,7 @@ def test_observations_go_to_their_grid_points():
 def test_observations_go_to_the_positions_of_a_network():
     operator = operator_of(positions=((0, 1.25, 2.5), (1, 15.5, 0.0), (1, 3.0, 3.0)))
     wanted = [[1, 15.5, 15.9999], [0, 1.25, 2.5], [0, 3.0, 3.0]]
-    values, precision, outside = system.on_network(operator, found(wanted), F32)
+    values, precision, outside = on_network(operator, found(wanted), F32)
     np.testing.assert_array_equal(values, [2.0, 1.0, np.nan])
     np.testing.assert_array_equal(precision, [4.0, 4.0, 0.0])
     assert outside == 1  # on the other boundary
@@ -469,7 +438,7 @@ def test_observations_go_to_the_positions_of_a_network():
 )
 def test_observations_that_cannot_be_put_there(what, words):
     with pytest.raises(ValueError, match=words):
-        system.on_network(operator_of(), what, F32)
+        on_network(operator_of(), what, F32)
 
 
 def test_random_networks_come_through_a_file_as_they_are(small, tmp_path):
@@ -479,7 +448,7 @@ def test_random_networks_come_through_a_file_as_they_are(small, tmp_path):
     world = dataclasses.replace(world, operator=operator, observe=observe)
     path = feed.deliver(tmp_path, partial, feed.Delivery(2, 2, ""), feed.make_observations(partial, world)(2))
     number = observation_file.read(path, config.model, "scaled", 512)
-    values, precision, outside = system.on_network(operator, number, F32)
+    values, precision, outside = on_network(operator, number, F32)
     key = jax.random.split(jax.random.fold_in(world.key, 2), 3)[0]
     expected = observe(key, world.truth[2])
     np.testing.assert_array_equal(values, expected.values)

@@ -34,18 +34,17 @@ BOXES = {
 }
 
 
-def _box(axes, centre, size, colour: str, title: str, text: str, dashed: bool) -> None:
+def _box(axes, centre, size, colour: str, title: str, text: str) -> None:
     corner = np.subtract(centre, np.divide(size, 2))
-    style = {"linestyle": (0, (4, 3)) if dashed else "-", "linewidth": 1.8, "edgecolor": colour, "facecolor": "white"}
+    style = {"linewidth": 1.8, "edgecolor": colour, "facecolor": "white"}
     axes.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0,rounding_size=0.14", zorder=2, **style))
     axes.text(centre[0], centre[1] + 0.36, title, ha="center", va="center", color=colour, weight="bold", fontsize=11)
     axes.text(centre[0], centre[1] - 0.18, text, ha="center", va="center", fontsize=8.5, color="0.15", linespacing=1.25)
 
 
-def _arrow(axes, start, end, label: str = "", at=None, dashed=False, bend=0.0, **text) -> None:
-    style = {"linestyle": (0, (4, 3)) if dashed else "-", "color": PURPLE if dashed else "0.25", "linewidth": 1.5}
+def _arrow(axes, start, end, label: str = "", at=None, colour="0.25", **text) -> None:
     shape = {"arrowstyle": "-|>", "mutation_scale": 13, "shrinkA": 0, "shrinkB": 0}
-    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", zorder=1, **shape, **style))
+    axes.add_patch(FancyArrowPatch(start, end, zorder=1, color=colour, linewidth=1.5, **shape))
     if label:
         place = np.add(start, end) / 2 if at is None else at
         options = {"ha": "center", "va": "center", "fontsize": 8.5, "color": "0.25", "linespacing": 1.2} | text
@@ -58,8 +57,8 @@ def loop(path: str | Path) -> None:
     axes = figure.subplots()
     axes.set(xlim=(0.1, 13.3), ylim=(0.5, 4.8), aspect="equal")
     axes.set_axis_off()
-    for name, box in BOXES.items():
-        _box(axes, *box, dashed=name == "training")
+    for box in BOXES.values():
+        _box(axes, *box)
     _arrow(axes, (2.8, 4.0), (3.7, 4.0), "as they\narrive", (3.25, 4.36))
     _arrow(axes, (6.1, 4.0), (7.0, 4.0), "one a\ncycle", (6.55, 4.36))
     _arrow(axes, (9.4, 4.0), (10.4, 4.0))
@@ -69,7 +68,7 @@ def loop(path: str | Path) -> None:
     _arrow(axes, (9.4, 2.0), (10.8, 3.35))
     _arrow(axes, (11.7, 3.35), (11.7, 2.25), "after they are written", (11.8, 2.8), ha="left", wrap=False)
     _arrow(axes, (4.2, 3.35), (2.5, 2.25), "nothing is deleted", (3.05, 2.98), rotation=32.9, rotation_mode="anchor")
-    _arrow(axes, (7.0, 3.6), (5.5, 2.25), dashed=True)
-    _arrow(axes, (6.1, 1.6), (7.0, 1.6), dashed=True)
-    axes.text(4.9, 0.7, "dashed: where the surrogate forecasts", ha="center", fontsize=8.5, color=PURPLE)
+    _arrow(axes, (7.0, 3.6), (5.5, 2.25), colour=PURPLE)
+    _arrow(axes, (6.1, 1.6), (7.0, 1.6), "weights", (6.55, 1.78), colour=PURPLE)
+    axes.text(4.9, 0.7, "where the surrogate forecasts and learns", ha="center", fontsize=8.5, color=PURPLE)
     figure.savefig(path, dpi=130)

@@ -8,10 +8,8 @@ run may be killed anywhere, and goes on as if it had not been.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,19 +18,21 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxda import config as configuration
-from jaxda.config import ExperimentConfig, OutputConfig
+from jaxda.config import ExperimentConfig
 from jaxda.observations import Observation
-from jaxda.output import product_file, report
-from jaxda.output.atomic import replacing
+from jaxda.output import product_file
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
 from jaxda.realtime.inbox import Inbox, Schedule, Source, Verdict
 from jaxda.realtime.system import System
+from jaxda.training.online import Learned
+from jaxda.twin import Coupled
 
 #: parts of a cycle that are timed, in their order
-STAGES = ("waiting", "reading", "analysis", "forecast", "writing")
-SETTINGS, STATUS, EVENTS = "realtime.toml", "status.csv", "events.csv"
+STAGES = ("waiting", "reading", "analysis", "learning", "forecast", "writing")
+STATUS, EVENTS = "status.csv", "events.csv"
+#: record of a cycle that was not learned from
+NOTHING = Learned(*(float("nan") for _ in Learned._fields))
 
 
 class Cycle(NamedTuple):
@@ -54,16 +54,25 @@ class Cycle(NamedTuple):
     spread_b: float
     spread_a: float
     spread_f: float
+    replaced: int
     waiting_s: float
     reading_s: float
     analysis_s: float
+    learning_s: float
     forecast_s: float
     writing_s: float
+    learned: Learned | None
 
     @property
     def working(self) -> float:
         """Seconds without waiting."""
-        return self.reading_s + self.analysis_s + self.forecast_s + self.writing_s
+        return self.reading_s + self.analysis_s + self.learning_s + self.forecast_s + self.writing_s
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The columns of status.csv; a run that learns has those of its record too."""
+        row = self._asdict()
+        return row | _record(row.pop("learned"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,55 +98,6 @@ def schedule_of(config: ExperimentConfig, every: float | None = None, grace: flo
     return Schedule(interval, 1800.0 * config.model.step_hours, interval if every is None else every, grace)
 
 
-def prepare(out: Path, config: ExperimentConfig) -> bool:
-    """Whether `out` holds a run to go on with; else it is new or empty.
-
-    Raises:
-        ValueError: it holds something else, or a run of other settings.
-    """
-    if not (out / SETTINGS).is_file():
-        # hidden is the lock of a run that was killed before it began
-        if not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir()):
-            report.new_folder(out)
-        return False
-    before = configuration.read(out / SETTINGS)
-    # how long a run is may change
-    free = lambda one: dataclasses.replace(one, cycles=1, title="", output=OutputConfig())
-    if free(before) != free(config):
-        raise ValueError(f"{out}: was begun with {_difference(free(before), free(config))}; give another --out")
-    return True
-
-
-def begin(out: Path, config: ExperimentConfig) -> None:
-    """Write down the settings: from here on `out` is this run's."""
-    with replacing(out / SETTINGS) as hidden:
-        configuration.write(hidden, config)
-
-
-def _difference(was, now, name: str = "") -> str:
-    """The first field in which two settings differ, in words."""
-    if dataclasses.is_dataclass(was) and type(was) is type(now):
-        parts = ((f.name, getattr(was, f.name), getattr(now, f.name)) for f in dataclasses.fields(was))
-    elif isinstance(was, dict) and was.keys() == now.keys():
-        parts = ((key, was[key], now[key]) for key in was)
-    else:
-        return f"{name} = {was}, now {now}"
-    part, *values = next(part for part in parts if part[1] != part[2])
-    return _difference(*values, f"{name}.{part}".lstrip("."))
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; raises ValueError where another has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".realtime.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another real-time run has it; stop that, or give another folder") from None
-        yield  # the lock ends with the process, however it ends
-
-
 def run(
     system: System, ensemble: Array, source: Source, archive: Path, out: Path, schedule: Schedule, host: Host
 ) -> int:
@@ -155,10 +115,10 @@ def run(
     """
     with Checkpoints(out / "checkpoints") as checkpoints:
         if checkpoints.last is None:
-            _save(checkpoints, 0, jax.device_put(ensemble, system.members), {"origin": host.now()})
+            _save(checkpoints, 0, system.first(ensemble), {"origin": host.now()})
         number = checkpoints.last
         meta = checkpoints.meta(number)
-        ensemble = checkpoints.restore(number, {"ensemble": system.abstract})["ensemble"]
+        coupled = Coupled(**{"model": None} | checkpoints.restore(number, _without_none(system.abstract)))
         rows = product_file.rows_before(out / STATUS, number)
         used = {int(row["cycle"]): row["file"] for row in rows if row["file"]}
         time_of = lambda path: system.read(path)[0]
@@ -171,15 +131,15 @@ def run(
             arrival = _wait(system, inbox, number, used, schedule.due(number, origin, ready), host)
             if arrival is None:
                 break
-            ensemble, cycle = _cycle(system, number, ensemble, arrival, schedule, out, host.now() - ready)
-            product_file.append_row(out / STATUS, cycle._asdict())
+            coupled, cycle = _cycle(system, number, coupled, arrival, schedule, out, host.now() - ready)
+            product_file.append_row(out / STATUS, cycle.row)
             meta = {"origin": origin}
             if arrival.path:
                 used[number] = cycle.file
                 target = inbox.place_for(arrival.path, "used")
                 meta |= {"file": str(arrival.path.absolute()), "target": str(target.absolute())}
             number += 1
-            _save(checkpoints, number, ensemble, meta)
+            _save(checkpoints, number, coupled, meta)
             if arrival.path:
                 inbox.keep_used(arrival.path, target, cycle.cycle)
             host.show(cycle)
@@ -227,42 +187,53 @@ def _wait(system: System, inbox: Inbox, number: int, used: dict[int, str], due: 
 
 
 def _cycle(
-    system: System, number: int, ensemble: Array, given: _Given, schedule: Schedule, out: Path, waiting: float
-) -> tuple[Array, Cycle]:
-    """Analysis, forecast and product of one cycle: the forecast for the next one, and the row of status.csv."""
+    system: System, number: int, coupled: Coupled, given: _Given, schedule: Schedule, out: Path, waiting: float
+) -> tuple[Coupled, Cycle]:
+    """Analysis, learning, forecast and product of one cycle: what the next one starts from, and what became of it."""
     began = time.perf_counter()
+    ensemble, model = coupled
     before = system.moments(ensemble)
-    status, about, posterior = "missing", {}, ensemble
+    status, about, posterior, used = "missing", {}, ensemble, None
     if given.observation is not None:
-        posterior, innovations = system.assimilate(system.key, number, ensemble, given.observation)
+        posterior, innovations, used = system.assimilate(system.key, number, ensemble, given.observation)
         about = {name: np.asarray(value).item() for name, value in innovations._asdict().items()}
         status = "analysed" if about.pop("finite") else "failed"
     analysis = jax.device_get(system.moments(posterior))
     analysed = time.perf_counter()
-    following = system.predict(system.key, number, system.model, posterior)
-    forecast = jax.device_get(system.moments(following))
+    learned = None
+    if system.learn is not None:
+        learned = NOTHING
+        if status == "analysed" and about["used"]:  # a forecast is nothing to learn from
+            model, learned = system.learn(system.key, number, model, ensemble, posterior, used)
+            learned = Learned(*(float(value) for value in learned))
+    has_learned = time.perf_counter()
+    following, replaced = system.predict(system.key, number, model, posterior)
+    forecast, replaced = jax.device_get((system.moments(following), replaced))
     forecasted = time.perf_counter()
     if not np.isfinite(forecast.mean).all():
         kept = "the cycles before it are kept"
         raise FloatingPointError(f"cycle {number}: the forecast is not finite; {kept}; use a smaller model.dt")
 
     seconds = {"waiting": max(0.0, waiting - given.reading), "reading": given.reading}
-    seconds |= {"analysis": analysed - began, "forecast": forecasted - analysed}
+    seconds |= {"analysis": analysed - began, "learning": has_learned - analysed if learned else 0.0}
+    seconds |= {"forecast": forecasted - has_learned}
     name = given.path.name if given.path else ""
     when = schedule.interval * number
     numbers = {f"observations_{key}": about[key] for key in ("used", "rejected") if about}
     numbers |= {f"innovation_{key}": about[key] for key in ("mean", "rms", "expected_rms", "residual_rms") if about}
     attributes = {"cycle": number, "status": status, "observation_file": name, "lateness_seconds": given.lateness}
     attributes |= numbers | {"observations_outside_network": given.outside}
+    attributes |= {"members_replaced": int(replaced)} if replaced else {}
+    attributes |= _record(learned)
     attributes |= {f"seconds_{stage}": value for stage, value in seconds.items()}
     fields = {"analysis_mean": analysis.mean, "analysis_spread": analysis.spread}
     fields |= {"forecast_mean": forecast.mean, "forecast_spread": forecast.spread}
     product = out / product_file.name_of(when)
-    model = system.config.forecast_model
-    writing = product_file.write(product, model, when, when + schedule.interval, fields, attributes)
+    grid = system.config.forecast_model
+    writing = product_file.write(product, grid, when, when + schedule.interval, fields, attributes)
     spreads = (float(moments.mean_spread) for moments in (before, analysis, forecast))
     nothing = float("nan")
-    return following, Cycle(
+    return Coupled(following, model), Cycle(
         number,
         when / 3600.0,
         status,
@@ -274,15 +245,27 @@ def _cycle(
         given.outside,
         *(about.get(key, nothing) for key in ("mean", "rms", "expected_rms", "residual_rms")),
         *spreads,
+        int(replaced),
         *seconds.values(),
         writing,
+        learned,
     )
 
 
-def _save(checkpoints: Checkpoints, number: int, ensemble: Array, meta: dict[str, Any]) -> None:
-    """The forecast for cycle `number`, on the disk when this returns; the one before is deleted after that."""
-    checkpoints.save(number, {"ensemble": ensemble}, meta, error=-number)
+def _record(learned: Learned | None) -> dict[str, float]:
+    """The record of learning under the names that it has in status.csv and products; empty where nothing learns."""
+    return {f"learning_{name}": value for name, value in learned._asdict().items()} if learned else {}
+
+
+def _save(checkpoints: Checkpoints, number: int, coupled: Coupled, meta: dict[str, Any]) -> None:
+    """What cycle `number` starts from, on the disk when this returns; the one before is deleted after that."""
+    checkpoints.save(number, _without_none(coupled), meta, error=-number)
     checkpoints.wait()
+
+
+def _without_none(coupled: Coupled) -> dict[str, Any]:
+    """The same as a dictionary without a model that is None."""
+    return {name: part for name, part in coupled._asdict().items() if part is not None}
 
 
 def _event(out: Path, verdict: Verdict, path: Path | None) -> None:

@@ -1,7 +1,7 @@
 """The compiled parts of a real-time run: an experiment's configuration without its truth.
 
-A cycle has the keys that it has in a twin experiment (`jaxda.twin.cycle`), so that on the observations of one, with its
-first ensemble, it gives the numbers of one.
+A cycle has the keys that it has in a twin experiment (`jaxda.twin.coupled_cycle`), so that on the observations of one,
+with its first ensemble, it gives the numbers of one.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ from jaxda.observations import Observation, Operator, given
 from jaxda.output import observation_file
 from jaxda.output.atomic import replacing
 from jaxda.output.netcdf import FileError
+from jaxda.realtime.network import on_network
+from jaxda.training.online import Learned
+from jaxda.twin import Coupled
 
-#: how far an observation may be from its site [grid points]
-SITE_TOLERANCE = 1e-3
+#: of the folder of a run: climate and first ensemble
+START = "start.npz"
 
 
 class Moments(NamedTuple):
@@ -64,10 +67,12 @@ class System:
     Attributes:
         config: of the experiment, with one filter.
         operator: of its network, whose sites are what files may observe.
-        assimilate: (key, number of the cycle, forecast, observation) -> analysis and its Innovations; the forecast
-            itself where the analysis is not finite.
-        predict: (key, number, model, analysis) -> forecast, ensembles `(M, *shape)`.
-        model: parameters of the forecast; may be changed between cycles.
+        assimilate: (key, number of the cycle, forecast, observation) -> analysis, its Innovations, and what it used of
+            the observation; the forecast itself where the analysis is not finite.
+        learn: (key, number, model, forecast, analysis, what was used) -> the model to go on with, and a record; None
+            where the model stays what it is.
+        predict: (key, number, model, analysis) -> forecast `(M, *shape)`, and how many members had to be replaced.
+        model: what the first forecast is made with, weights of a surrogate or a `Learner`; None for SQG.
         moments: ensemble -> Moments.
         key: of the cycles.
         members: how the ensemble lies on the devices.
@@ -75,8 +80,9 @@ class System:
 
     config: ExperimentConfig
     operator: Operator
-    assimilate: Callable[[Array, int, Array, Observation], tuple[Array, Innovations]]
-    predict: Callable[[Array, int, Any, Array], Array]
+    assimilate: Callable[[Array, int, Array, Observation], tuple[Array, Innovations, Observation]]
+    learn: Callable[[Array, int, Any, Array, Array, Observation], tuple[Any, Learned]] | None
+    predict: Callable[[Array, int, Any, Array], tuple[Array, Array]]
     model: Any
     moments: Callable[[Array], Moments]
     key: Array
@@ -88,10 +94,16 @@ class System:
         return next(iter(self.config.filters))
 
     @property
-    def abstract(self) -> jax.ShapeDtypeStruct:
-        """The ensemble's shape, type and place."""
+    def abstract(self) -> Coupled:
+        """Shapes, types and places of what goes from cycle to cycle."""
         shape = (self.config.members_of(self.name), *self.config.model.shape)
-        return jax.ShapeDtypeStruct(shape, jnp.dtype(self.config.precision), sharding=self.members)
+        ensemble = jax.ShapeDtypeStruct(shape, jnp.dtype(self.config.precision), sharding=self.members)
+        like = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+        return Coupled(ensemble, jax.tree.map(like, self.model))
+
+    def first(self, ensemble: Array) -> Coupled:
+        """What the first cycle starts from, with the first ensemble `(M, *shape)`."""
+        return Coupled(jax.device_put(ensemble, self.members), self.model)
 
     def read(self, path: Path) -> tuple[float, Observation, int]:
         """Time [s], observations on the network, and how many of the file are of none of its sites; FileError."""
@@ -144,19 +156,17 @@ def make_start(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     return experiment.climate_of(states), twin.initial_ensemble(keys["initial"], config.initial, members, like, states)
 
 
-def start_in(out: Path, config: ExperimentConfig, bar: Callable) -> tuple[Climate, Array | None]:
-    """As `make_start`, kept in `out`, so that a restart need not make it again; `bar` shows how many states are made.
+def start_in(out: Path, config: ExperimentConfig, bar: Callable) -> tuple[Climate, Array]:
+    """As `make_start`, or what `keep_start` left in `out`; `bar` shows how many states are made.
 
     Raises:
         ValueError: as `make_start`, or files in `out` that cannot be read.
     """
-    path = out / "start.npz"
+    path = out / START
     if not path.exists():
         states = (config.nature.spinup_days + config.nature.climate_days) * 24 / config.interval_hours
         with bar(states) as advance:
-            climate, ensemble = make_start(config, advance)
-        with replacing(path) as hidden, hidden.open("wb") as file:
-            np.savez(file, ensemble=ensemble, **climate._asdict())
+            return make_start(config, advance)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: jnp.asarray(arrays[name]) for name in (*Climate._fields, "ensemble")}
@@ -165,31 +175,42 @@ def start_in(out: Path, config: ExperimentConfig, bar: Callable) -> tuple[Climat
     return Climate(*(found[name] for name in Climate._fields)), found["ensemble"]
 
 
+def keep_start(out: Path, climate: Climate, ensemble: Array) -> None:
+    """Write what a run starts from, so that a restart need not make it again, unless it is there."""
+    if not (out / START).exists():
+        with replacing(out / START) as hidden, hidden.open("wb") as file:
+            np.savez(file, ensemble=ensemble, **climate._asdict())
+
+
 def make_system(config: ExperimentConfig, climate: Climate) -> System:
     """The functions of a run, compiled before the first observation is there.
 
     Raises:
-        ValueError: a filter or network whose settings do not fit.
+        ValueError: a filter or network whose settings do not fit, or a surrogate that does not fit the experiment.
     """
     name = next(iter(config.filters))
     operator, _ = experiment.check(config)
     analysis = experiment.make_filter(config, name, operator, climate)
     mesh = mesh_of(config, name)
-    model, forecast, *_ = coupling.make_forecaster(config, name, operator, climate, mesh)
+    model, forecast, learn, placed = coupling.make_forecaster(config, name, operator, climate, mesh)
     spread_out, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("member",), ()))
 
-    @partial(jax.jit, out_shardings=(spread_out, whole))
+    @partial(jax.jit, out_shardings=(spread_out, whole, whole))
     def assimilate(key, number, ensemble, observation):
         key_analysis = twin.keys(key, number).analysis
         screened = observations.screened(operator, ensemble, observation, config.observations.reject)
         posterior = analysis(key_analysis, ensemble, screened)
         finite = jnp.isfinite(posterior).all()
         posterior = jnp.where(finite, posterior, ensemble)
-        return posterior, _innovations(operator, ensemble, posterior, observation, screened, finite)
+        return posterior, _innovations(operator, ensemble, posterior, observation, screened, finite), screened
 
-    @partial(jax.jit, out_shardings=spread_out)
+    @partial(jax.jit, out_shardings=(placed or whole, whole))
+    def learning(key, number, model, ensemble, posterior, used):
+        return learn(twin.keys(key, number).learn, number, model, ensemble, posterior, used)
+
+    @partial(jax.jit, out_shardings=(spread_out, whole))
     def predict(key, number, model, ensemble):
-        return forecast(twin.keys(key, number).forecast, number, model, ensemble)[0]
+        return forecast(twin.keys(key, number).forecast, number, model, ensemble)
 
     @partial(jax.jit, out_shardings=whole)
     def moments(ensemble):
@@ -197,12 +218,15 @@ def make_system(config: ExperimentConfig, climate: Climate) -> System:
         return Moments(ensemble.mean(0), spread(ensemble), mean_spread)
 
     key = experiment.keys(config.seed)["cycles"]
-    system = System(config, operator, assimilate, predict, model, moments, key, spread_out)
+    learning = learning if learn else None
+    system = System(config, operator, assimilate, learning, predict, model, moments, key, spread_out)
     # one cycle for nothing: compiling takes longer than many cycles, and the first should be in time too
-    ensemble = jax.device_put(jnp.zeros(system.abstract.shape, system.abstract.dtype), spread_out)
-    nothing = Observation(*(np.zeros(operator.values_shape, system.abstract.dtype) for _ in range(2)))
-    posterior, _ = assimilate(key, 0, ensemble, nothing)
-    jax.block_until_ready(moments(predict(key, 0, model, posterior)))
+    like = system.abstract.ensemble
+    ensemble = system.first(jnp.zeros(like.shape, like.dtype)).ensemble
+    nothing = Observation(*(np.zeros(operator.values_shape, like.dtype) for _ in range(2)))
+    posterior, _, used = assimilate(key, 0, ensemble, nothing)
+    model = learning(key, 0, model, ensemble, posterior, used)[0] if learning else model
+    jax.block_until_ready(moments(predict(key, 0, model, posterior)[0]))
     return system
 
 
@@ -217,57 +241,3 @@ def _innovations(operator, ensemble, posterior, observation, used, finite) -> In
     expected = jnp.sqrt(mean(variance))
     rejected = jnp.sum(given(observation)) - count
     return Innovations(count, rejected, mean(departure), rms(departure), expected, rms(residual), finite)
-
-
-def on_network(
-    operator: Operator, found: observation_file.Observations, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Values and precisions `(*values_shape)` of observations at the sites of a network, and how many are at none.
-
-    The sites are the grid points, or the positions of the operator. Precision is 0 where nothing is observed.
-
-    Raises:
-        ValueError: no observation at a site, two at one, or an error whose 1/sigma^2 the type cannot hold.
-    """
-    site, distance = nearest_sites(operator, found.positions)
-    inside = distance <= SITE_TOLERANCE
-    if not inside.any():
-        where = ", ".join(f"{p:g}" for p in found.positions[0])
-        wrong = f"obs[0] is at grid indices ({where}); correct z, y and x"
-        raise ValueError(f"no observation is at a site of the network, {wrong}")
-    numbers, counts = np.unique(site[inside], return_counts=True)
-    if (counts > 1).any():
-        twice = np.flatnonzero(inside & (site == numbers[np.argmax(counts > 1)]))[:2]
-        raise ValueError(f"obs[{twice[0]}] and obs[{twice[1]}] are at one site of the network; give each site once")
-    values = np.full(operator.values_shape, np.nan, dtype)
-    precision = np.zeros(operator.values_shape, dtype)
-    with np.errstate(over="ignore", divide="ignore", under="ignore"):
-        values.flat[site[inside]] = found.values[inside]
-        precision.flat[site[inside]] = 1.0 / found.errors[inside].astype(dtype) ** 2
-    kept = precision.flat[site]
-    wrong = inside & ~(np.isfinite(kept) & (kept >= np.finfo(dtype).tiny) & np.isfinite(values.flat[site]))
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        size = f"value[{at}] = {found.values[at]:g}, error[{at}] = {found.errors[at]:g}"
-        raise ValueError(f"{size}: too large or small for {dtype}; correct them")
-    return values, precision, int(np.sum(~inside))
-
-
-def nearest_sites(operator: Operator, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flat number of the site nearest to each position `(P, 3)`, and the distance along the farther axis [grid points].
-
-    Horizontally the grid is periodic, and an observation on another boundary is at no site.
-    """
-    levels, n = operator.shape[0], operator.shape[-1]
-    if operator.positions is None:
-        near = np.rint(positions).astype(int)
-        distance = np.abs(positions - near).max(1)
-        return np.ravel_multi_index((near[:, 0], near[:, 1] % n, near[:, 2] % n), (levels, n, n)), distance
-    site, distance = np.zeros(len(positions), int), np.zeros(len(positions))
-    for i, position in enumerate(positions):
-        apart = np.abs(operator.positions - position)
-        apart[:, 1:] = np.minimum(apart[:, 1:], n - apart[:, 1:])
-        farther = apart.max(1)
-        site[i] = np.argmin(farther)
-        distance[i] = farther[site[i]]
-    return site, distance

@@ -89,7 +89,7 @@ class Learner(NamedTuple):
         train: weights, their average (to forecast with), optimizer.
         offline: the weights that it began with.
         window: the pairs, each leaf `(W, ...)`; `numbers` their cycles `(W,)`, -1 where there is none.
-        last: mean of the last analysis `(V, N, N)`, normalised.
+        last: mean of the last analysis `(V, N, N)`, normalised; `when` its cycle `()`, -2 where there was none.
         replay: offline states and what became of them, `(R, V, N, N)` each, normalised.
     """
 
@@ -98,6 +98,7 @@ class Learner(NamedTuple):
     window: Pair
     numbers: Array
     last: Array
+    when: Array
     replay: tuple[Array, Array]
 
 
@@ -167,15 +168,17 @@ def init(config: OnlineConfig, task: Task, params: Any, replay: tuple[Array, Arr
     def make():
         zeros = lambda shape: jnp.zeros((w, *shape), kind)
         window = Pair(*map(zeros, (state, state, state, values, values, values)))
-        return window, jnp.full((w,), -1), jnp.zeros(state, kind)
+        # of a type that a checkpoint gives back: a Python number would be compiled for once more
+        integers = lambda shape, value: jnp.full(shape, value, jnp.int32)
+        return window, integers((w,), -1), jnp.zeros(state, kind), integers((), -2)
 
     everywhere = layout.everywhere
-    window, numbers, last = jax.jit(make, out_shardings=everywhere)()
+    window, numbers, last, when = jax.jit(make, out_shardings=everywhere)()
     # in a checkpoint and in the steps they are arrays of their own: the cycle may give away what it carries
     own = lambda: trainer.init_state(train_config(config), jax.tree.map(jnp.copy, params))
     train = trainer.on_devices(layout, own)
     offline, replay = jax.device_put((jax.tree.map(jnp.copy, params), replay), everywhere)
-    return Learner(train, offline, window, numbers, last, replay)
+    return Learner(train, offline, window, numbers, last, when, replay)
 
 
 def shardings(layout: Layout, learner: Learner) -> Learner:
@@ -230,7 +233,11 @@ def innovations(task: Task, forecast: Array, pairs: Pair) -> Array:
 
 
 def remembered(config: OnlineConfig, task: Task, learner: Learner, number, forecast, analysis, observation) -> Learner:
-    """The learner with this cycle's pair in its window, in place of the oldest."""
+    """The learner with this cycle's pair in its window, in place of the oldest.
+
+    Where the cycle before was not learned from (it had no observations, or is the first) there is no pair: it would
+    start from a forecast, or be of two intervals.
+    """
     mean = task.normalisation.normalise(analysis.mean(0))
     values, precision = cleaned(observation)
     variance = task.normalisation.normalise(forecast).var(0, ddof=1)
@@ -241,8 +248,9 @@ def remembered(config: OnlineConfig, task: Task, learner: Learner, number, forec
     pair = Pair(learner.last, mean, variance, values, precision, spread)
     slot = number % config.window
     window = jax.tree.map(lambda all, one: all.at[slot].set(one.astype(all.dtype)), learner.window, pair)
-    there = jnp.where(number > 0, number, -1)  # the first analysis has none before it
-    return learner._replace(window=window, numbers=learner.numbers.at[slot].set(there), last=mean)
+    there = jnp.where(learner.when == number - 1, number, -1)
+    when = jnp.asarray(number, learner.when.dtype)
+    return learner._replace(window=window, numbers=learner.numbers.at[slot].set(there), last=mean, when=when)
 
 
 def make_learn(config: OnlineConfig, task: Task, replay_unit: float, layout: Layout | None = None) -> Callable:
