@@ -64,7 +64,9 @@ class CouplingConfig:
     folder: str | None = described(None, "of the surrogate, as scripts/train_vit.py wrote it")
     correction: str | None = described(None, "of a hybrid's trained correction; none: it starts at no correction")
     checkpoint: Literal["best", "last"] = described("best", "which of a folder's checkpoints")
-    lead_hours: Positive | None = described(None, "of a step; the longest or first that divides a cycle [h]")
+    lead_hours: Positive | None = described(
+        None, "of a step; where left out the first of its training that divides a cycle [h]"
+    )
     fallback: Literal["model", "analysis"] = described(
         "model", "what stands in for a member that the surrogate fails on: the model's forecast, or its analysis"
     )

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from pydantic import ValidationError
 
 from jaxda import surrogate, twin
 from jaxda.config import ExperimentConfig
@@ -26,6 +27,7 @@ from jaxda.models import sqg, vit
 from jaxda.numerics import timestep
 from jaxda.observations import Operator
 from jaxda.parallel.mesh import over_members
+from jaxda.settings import one_line
 from jaxda.surrogate import SurrogateConfig, Trained, apply_of
 from jaxda.training import online
 from jaxda.training.dataset import HOURS_PER_DAY, DataConfig, Statistics
@@ -94,6 +96,10 @@ def make_surrogate(config: ExperimentConfig, kind: str, climate: Climate, mesh: 
     Raises:
         ValueError: none is named, or its grid, levels, lead time or normalisation do not fit the experiment.
     """
+    if config.model.kind != "sqg":
+        raise ValueError(
+            f'forecast = "{kind}" is of SQG, the experiment of {config.model.kind}; use forecast = "model"'
+        )
     own = config.surrogate
     folder = own.folder if kind == "surrogate" else own.correction
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -111,21 +117,21 @@ def make_surrogate(config: ExperimentConfig, kind: str, climate: Climate, mesh: 
 
 
 def require_fit(config: ExperimentConfig, trained: Trained, climate: Climate, kind: str) -> None:
-    """Raise ValueError unless grid, levels, lead time and normalisation of a surrogate are the experiment's."""
+    """Raise ValueError unless grid, levels, lead time and normalisation of a surrogate are the experiment's.
+
+    A hybrid has to correct the experiment's model, with all of its settings: with another it would not be told apart.
+    """
     found, wanted = trained.config, config.forecast_model
-    if config.model.kind != "sqg":
-        raise ValueError(f'it forecasts SQG, the experiment is of {config.model.kind}; use forecast = "model"')
     if found.hybrid != (kind == "hybrid"):
         cure = "give it as surrogate.correction" if found.hybrid else "train one with hybrid = true"
         raise ValueError(f'hybrid = {found.hybrid}, but forecast = "{kind}"; {cure}')
     if found.vit.variables != wanted.shape[0]:
         raise ValueError(f"levels = {found.vit.variables}, the experiment has {wanted.shape[0]}; train one with these")
-    for name in ("N", "L", "H", "symmetric"):
-        was, now = getattr(found.model, name), getattr(wanted, name)
+    of_model = dataclasses.asdict(found.model)
+    for name in of_model if found.hybrid else ("N", "L", "H", "symmetric"):
+        was, now = of_model[name], getattr(wanted, name)
         if was != now:
-            raise ValueError(
-                f"{name} = {was:g}, the experiment has {now:g}; train one with that, or change model.{name}"
-            )
+            raise ValueError(f"{name} = {was}, the experiment has {now}; train one with that, or change model.{name}")
     leads(config, found)
     mean, std = np.asarray(climate.mean.mean((1, 2))), np.asarray(jnp.sqrt(climate.variance.mean((1, 2))))
     for level, (m, s, own_mean, own_std) in enumerate(zip(mean, std, *trained.statistics, strict=True)):
@@ -154,9 +160,12 @@ def leads(config: ExperimentConfig, found: SurrogateConfig) -> tuple[float, int]
 
 def _uncorrected(config: ExperimentConfig, climate: Climate) -> Trained:
     """A hybrid before its training: its network adds nothing."""
-    network = dataclasses.replace(config.surrogate.network, image_size=config.model.shape[-1])
     data = DataConfig(lead_hours=(config.interval_hours,))
-    settings = SurrogateConfig(hybrid=True, model=config.forecast_model, vit=network, data=data)
+    try:
+        network = dataclasses.replace(config.surrogate.network, image_size=config.model.shape[-1])
+        settings = SurrogateConfig(hybrid=True, model=config.forecast_model, vit=network, data=data)
+    except ValidationError as error:
+        raise ValueError(f"surrogate.network: {one_line(error)}") from None
     params = vit.init(jax.random.key(config.seed), network)
     last = params["trunk"]["head"][len(params["trunk"]["head"]) - 1]
     params["trunk"]["head"][len(params["trunk"]["head"]) - 1] = jax.tree.map(jnp.zeros_like, last)
@@ -203,7 +212,7 @@ def learning(
     """A surrogate that learns in the cycle; its forecasts are those of `by_surrogate`, with the weights it has then.
 
     The samples that it shall not forget are states of the climate, and what the model of its training makes of them in
-    a lead.
+    a lead; of a hybrid, whose correction the model knows nothing of, what it makes of them itself before it learns.
     """
     own, (hours, count) = config.online, leads(config, trained.config)
     apply = apply_of(trained.config, trained.statistics)
@@ -211,7 +220,11 @@ def learning(
     layout = online.make_layout(own, list(mesh.devices.flat))
     states = climate.states[:: -(-len(climate.states) // own.replay_states)]
     model = trained.config.model
-    after = jax.jit(partial(jax.lax.map, sqg.make_advance(model, steps_in(hours, model), states.dtype)))(states)
+    if trained.config.hybrid:
+        teacher = partial(make_step(trained.config, trained.statistics, hours), trained.params)
+    else:
+        teacher = sqg.make_advance(model, steps_in(hours, model), states.dtype)
+    after = jax.jit(partial(jax.lax.map, teacher))(states)
     replay = tuple(map(trained.statistics.normalise, (states, after)))
     learner = online.init(own, task, trained.params, replay, layout)
     learn = online.make_learn(own, task, online.replay_error(task, trained.params, replay), layout)

@@ -32,7 +32,7 @@ def require_same(config: ExperimentConfig, folder: Path) -> None:
     before, now = (dataclasses.asdict(own) for own in (configuration.read(folder / "config.toml"), config))
     wrong = configuration.difference(before, now)
     if wrong:
-        raise FileError(f"{folder}: its run was made with another {wrong}; give another --out, or leave --resume out")
+        raise FileError(f"{folder}: its run was made with another {wrong}; give that again, or another --out")
 
 
 class Progress:
@@ -74,7 +74,8 @@ class Progress:
             return None
         own = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
         kind = np.dtype(like.ensemble.dtype)
-        series = lambda fields: {name: np.zeros(done, int if name in report.COUNTS else kind) for name in fields}
+        # counts are no numbers where a run went wrong
+        series = lambda fields: {name: np.zeros(done, float if name in report.COUNTS else kind) for name in fields}
         abstract = {"coupled": jax.tree.map(own, _without_none(like)), "mean": np.zeros(self._shape, kind)}
         abstract |= {"scores": series(twin.Scores._fields)} | (
             {"learned": series(Learned._fields)} if self._learns else {}

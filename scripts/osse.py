@@ -21,6 +21,7 @@ import numpy as np
 from jaxda import config as configuration
 from jaxda import experiment, resuming
 from jaxda.output import netcdf, plots, report
+from jaxda.output.atomic import replacing
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
@@ -45,7 +46,8 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch)
     writes = launch.is_first()
     if writes:
         out.mkdir(parents=True, exist_ok=True)
-        configuration.write(out / "config.toml", config)
+        with replacing(out / "config.toml") as hidden:  # without a whole one no run goes on
+            configuration.write(hidden, config)
     hours = config.interval_hours * np.arange(config.cycles)
     names = list(config.filters)
     members = max(map(config.members_of, names)) if config.output.members else 0

@@ -70,8 +70,14 @@ FULL = {
     "shocks": {"kind": "transient", "sizes": [5.0], "probabilities": [0.25]},
     "observations": {"sigma": [1.0, 2.0], "positions": [[0, 1.5, 2.0], [1, 0.0, 3.25]], "redraw": False},
     "initial": {"kind": "climatology"},
+    "forecast": "surrogate",
+    "surrogate": {"lead_hours": 6.0, "fallback": "analysis", "network": {"residual": True, "embed_dim": 32}},
+    "online": {"steps": 3, "parallel": {"strategy": "zero3"}},
     "output": {"members": True, "figures": False},
     "filters.a (b) +5 %.kind": "free-run",
+    "filters.LETKF.online": True,
+    "filters.EnSF": {"kind": "ensf", "forecast": "perfect", "shocks": False},
+    "nature.change.N": 16,
 }
 
 
@@ -82,6 +88,11 @@ def test_a_file_with_everything_in_it_reads_back_the_same(tmp_path, small):
     assert config.filters["LETKF"].cutoff == math.inf
     assert config.observations.positions == ((0, 1.5, 2.0), (1, 0.0, 3.25))
     assert config.observations.sigma == (1.0, 2.0)
+    assert [config.forecast_of(name) for name in config.filters] == ["surrogate", "perfect", "surrogate"]
+    assert config.filters["LETKF"].online
+    assert [own.shocks for own in config.filters.values()] == [True, False, True]
+    assert config.online.parallel.strategy == "zero3"
+    assert config.surrogate.network.embed_dim == 32
     assert config.nature.schedule == {
         "r": LineConfig(days=(50.0, 50.0), values=(0.0, 20.0)),
         "tdiab": SeasonConfig(mean=8e5, amplitude=-3e5, period_days=90.0),
@@ -103,6 +114,22 @@ def test_a_nature_run_is_found_from_wherever_the_resolved_file_lies(tmp_path, mo
     again = configuration.read("out/config.toml")
     assert Path(again.nature.file).resolve() == expected
     assert again == config
+
+
+@pytest.mark.parametrize("overrides", [{}, {"surrogate.folder": "vit", "surrogate.correction": "../fix"}])
+def test_surrogates_are_found_from_wherever_the_resolved_file_lies(tmp_path, monkeypatch, overrides):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    text = SMALL if overrides else SMALL + '[surrogate]\nfolder = "vit"\ncorrection = "../fix"\n'
+    Path("configs/small.toml").write_text(text)
+    config = configuration.read("configs/small.toml", overrides)
+    base = tmp_path / ("." if overrides else "configs")
+    configuration.write("out/config.toml", config)
+    again = configuration.read("out/config.toml")
+    assert again == config
+    assert Path(again.surrogate.folder) == (base / "vit").resolve()
+    assert Path(again.surrogate.correction) == (base / "../fix").resolve()
 
 
 # Overrides
@@ -168,6 +195,13 @@ def test_a_schedule_decides_how_the_truth_begins(small):
     config = configuration.read(small, {"nature.schedule.U": line, "nature.change": {"U": 29.0, "r": 5.0}})
     assert config.truth_model == SQGConfig(N=16, U=15.0, r=5.0)
     assert config.forecast_model == SQGConfig(N=16, U=30.0)
+
+
+def test_what_forecasts_a_filter_is_its_own_or_the_experiments(small):
+    config = configuration.read(small)
+    assert {config.forecast_of(name) for name in config.filters} == {"model"}
+    config = configuration.read(small, {"forecast": "surrogate", "filters.EnSF.forecast": "model"})
+    assert [config.forecast_of(name) for name in ("LETKF", "EnSF")] == ["surrogate", "model"]
 
 
 def test_sizes_and_units(small):
@@ -265,6 +299,27 @@ BAD = [
     ({"filters.EnSF.minibatch": 4}, ["filters.EnSF: minibatch = 4"]),
     ({"filters": {"letkf": {"kind": "letkf", "cutoff": 0.0}}}, ["filters.letkf.cutoff = 0"]),
     ({"filters": {"float": {"kind": "free-run", "members": 0}}}, ["filters.float.members = 0:"]),
+    ({"forecast": "vit"}, ["forecast = vit:", "'surrogate'"]),
+    ({"filters.LETKF.forecast": "vit"}, ["filters.LETKF.forecast = vit:", "'surrogate'"]),
+    (
+        {"filters.LETKF.online": True},
+        ['filters.LETKF.online = true, but its forecast is the "model"; use forecast = "surrogate" or "hybrid"'],
+    ),
+    (
+        {"forecast": "surrogate", "filters.LETKF": {"kind": "letkf", "forecast": "perfect", "online": True}},
+        ['filters.LETKF.online = true, but its forecast is the "perfect"'],
+    ),
+    (
+        {"filters.LETKF.forecast": "perfect", "nature.change.N": 32},
+        ['forecast = "perfect" needs the truth on the grid of the forecast; leave nature.change.N out'],
+    ),
+    ({"surrogate.fallback": "none"}, ["surrogate.fallback = none:", "'model' or 'analysis'"]),
+    ({"surrogate.lead_hours": 0.0}, ["surrogate.lead_hours = 0", "greater than 0"]),
+    ({"surrogate.network.patch_size": 5}, ["surrogate.network: image_size = 64 is not a multiple of patch_size = 5"]),
+    ({"online.ema": 1.0}, ["online.ema = 1", "less than 1"]),
+    ({"online.hold_every": 1}, ["online.hold_every = 1:", "greater than or equal to 2"]),
+    ({"online.window": 15}, ["online: guard = 4 of every 4th cycle do not fit into window = 15; use at least 16"]),
+    ({"online.parallel.strategy": "zero4"}, ["online.parallel.strategy = zero4:"]),
     ({"output.fields": "perhaps"}, ["output.fields = perhaps:"]),
     ({"cycles.x": 3}, ["--cycles.x", "cycles is not a table"]),
     ({"cycles": 0, "members": 0, "title": 3}, ["; and 2 more"]),

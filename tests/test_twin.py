@@ -89,6 +89,37 @@ def test_no_noise_comes_twice(x64):
     assert len(np.unique(drawn[:, 0])) == len(drawn) == 3 * CYCLES - 1
 
 
+def test_what_forecasts_is_carried_along_and_learns():
+    """The number of the cycle and the observation that is used are told; the new model makes the forecast."""
+    told = []
+
+    def learn(key, number, model, ensemble, posterior, used):
+        told.append((ensemble.shape, posterior.shape, used.values.shape))
+        return model + 1.0, {"number": number, "before": model, "noise": jax.random.normal(key)}
+
+    def forward(key, number, model, ensemble):
+        return ensemble + model, jnp.where(number == 2, 3, 0)
+
+    run = partial(
+        twin.coupled_cycle, KEY, forecast=forward, observe=network(), analysis=lambda key, x, y: x, learn=learn
+    )
+    start = twin.Coupled(jnp.asarray(MEMBERS), jnp.float32(10.0))
+    coupled, (scores, _, record) = run(start, TRUTH)
+    np.testing.assert_array_equal(record["number"], np.arange(CYCLES))
+    np.testing.assert_array_equal(record["before"], 10.0 + np.arange(CYCLES))
+    assert coupled.model == 10.0 + CYCLES
+    np.testing.assert_allclose(coupled.ensemble, MEMBERS + sum(11.0 + k for k in range(CYCLES)), rtol=1e-6)
+    np.testing.assert_array_equal(scores.replaced, 3 * (np.arange(CYCLES) == 2))
+    assert told[0] == ((4, D), (4, D), (D,))
+    # in pieces, with keys that are of no other purpose
+    middle, (_, _, first) = run(start, TRUTH[:3])
+    last, (_, _, second) = run(middle, TRUTH[3:], first=3)
+    np.testing.assert_array_equal(last.ensemble, coupled.ensemble)
+    np.testing.assert_array_equal(np.concatenate([first["noise"], second["noise"]]), record["noise"])
+    every = [jax.random.key_data(key).tolist() for k in range(CYCLES) for key in twin.keys(KEY, k)]
+    assert len({tuple(key) for key in every}) == 4 * CYCLES
+
+
 def test_scores_are_those_of_forecast_and_analysis(x64):
     scale = 3.0
     truth, ensemble = TRUTH.astype(float), MEMBERS.astype(float)

@@ -21,6 +21,7 @@ included, is one more part of what the cycle carries and a checkpoint holds.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, NamedTuple
@@ -148,16 +149,11 @@ def make_layout(config: OnlineConfig, devices: list) -> Layout:
     Raises:
         ValueError: they do not divide the batch.
     """
-    own = ParallelConfig(**{**_fields(config.parallel), "devices": len(devices)})
-    layout = sharding.make_layout(own, devices)
+    layout = sharding.make_layout(dataclasses.replace(config.parallel, devices=len(devices)), devices)
     if config.batch % layout.mesh.size:
         whole = -(-config.batch // layout.mesh.size) * layout.mesh.size
         raise ValueError(f"online.batch = {config.batch} does not divide over {layout.mesh.size} devices; use {whole}")
     return layout
-
-
-def _fields(config: ParallelConfig) -> dict:
-    return {name: getattr(config, name) for name in ParallelConfig.__dataclass_fields__}
 
 
 def init(config: OnlineConfig, task: Task, params: Any, replay: tuple[Array, Array], layout: Layout) -> Learner:

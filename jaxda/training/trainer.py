@@ -142,7 +142,9 @@ def make_train_step(
         part = jnp.maximum(1.0 - config.ema, 1.0 / (state.step + 1.0))
         average = optax.incremental_update(params, state.average, part)
         moved = TrainState(state.step + 1, params, average, after)
-        kept = jax.tree.map(partial(jnp.where, finite), moved, state._replace(params=before))
+        # each of the type that it had, also where a loss in double precision is of weights in single
+        keep = lambda new, old: jnp.where(finite, new, old).astype(old.dtype)
+        kept = jax.tree.map(keep, moved, state._replace(params=before))
         if cut_state:
             kept = kept._replace(params=sharding.joined_parts(layout, cuts, kept.params))
         return kept, Metrics(value, norm, rate(state.step), finite)

@@ -78,6 +78,28 @@ def test_a_cpu_takes_large_members_in_turn_and_gives_the_same_numbers(
     assert_near(result, jax.jit(forecast)(np.asarray(ensemble)), 1e-6)
 
 
+@pytest.mark.parametrize("devices", [None, 1, 2])
+@pytest.mark.parametrize("large", [True, False])
+def test_all_members_share_what_else_a_function_takes(cpus, monkeypatch, devices, large):
+    """Weights that may change from call to call, whole on each device."""
+    monkeypatch.setattr(mesh_module, "LARGE", 12 if large else 13)
+    members = np.random.default_rng(0).normal(size=(4, 3, 4)).astype(np.float32)
+    shapes = []
+
+    def function(states, weights, shift):
+        shapes.append((weights["matrix"].shape, shift.shape))
+        return states @ weights["matrix"] + shift
+
+    with jax.default_device(cpus[0]):
+        spread = jax.jit(over_members(function, devices and member_mesh(4, cpus[:devices])))
+        for size in (1.0, 2.0):
+            weights = {"matrix": size * np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)}
+            shift = np.arange(4, dtype=np.float32)
+            expected = members @ weights["matrix"] + shift
+            np.testing.assert_allclose(spread(members, weights, shift), expected, rtol=1e-5, atol=1e-6)
+    assert set(shapes) == {((4, 4), (4,))}
+
+
 def test_members_that_do_not_divide_are_refused(mesh):
     with pytest.raises(ValueError, match=r"members = 3 do not divide over 2 devices; use a multiple"):
         over_members(jnp.sin, mesh)(jnp.ones((3, 5)))

@@ -126,6 +126,34 @@ def test_accumulated_halves_are_the_whole():
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_constant_rate_stays_after_the_warm_up():
+    rate = trainer.schedule(dataclasses.replace(CONFIG, schedule="constant", warmup=4))
+    np.testing.assert_allclose([rate(k) for k in (0, 1, 4, 25, 49, 10**6)], [0.0, 0.0025, *[0.01] * 4], rtol=1e-6)
+    cosine = trainer.schedule(dataclasses.replace(CONFIG, warmup=4))
+    assert cosine(49) < 0.01 * cosine(4)
+
+
+def test_another_loss_takes_the_place_of_roll_outs(x64):
+    """Of batches that are any arrays; with weights of single precision, which they stay."""
+    rng = np.random.default_rng(3)
+    x, weight = jnp.asarray(rng.normal(size=(4, 2, 8, 8))), jnp.asarray(rng.uniform(size=(4,)))
+    days = jnp.full(4, 0.5)
+
+    def of(apply):
+        return lambda params, batch, keys: jnp.mean(batch[1] * apply(params, batch[0], days)[:, 0, 0, 0] ** 2)
+
+    start = jax.tree.map(lambda a: a.astype(jnp.float32), params())
+    state = trainer.init_state(CONFIG, start)
+    after, metrics = jax.jit(trainer.make_train_step(CONFIG, linear, of=of))(state, one((x, weight)), KEY)
+    expected = jnp.mean(weight * (x[:, 0, 0, 0] * (1 + 0.5 * 0.3) + 0.1) ** 2)
+    assert float(metrics.loss) == pytest.approx(float(expected), rel=1e-6)
+    assert float(after.params["layer"]["kernel"][0]) != pytest.approx(0.3)
+    types = lambda tree: [leaf.dtype for leaf in jax.tree.leaves(tree)]
+    assert types(after) == types(state)
+    with pytest.raises(AttributeError):  # it has no x, y, lead_time
+        trainer.make_train_step(CONFIG, linear)(state, one((x, weight)), KEY)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_changes_nothing(bad):
     state = trainer.init_state(CONFIG, params())

@@ -1,0 +1,270 @@
+"""Runs that are interrupted, learning as they go, and go on: what they leave is that of a run that was not."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import calling
+import jax.numpy as jnp
+import netCDF4
+import numpy as np
+import processes
+import pytest
+
+from jaxda import config as configuration
+from jaxda import experiment, resuming
+from jaxda.experiment import Chunk
+from jaxda.training.online import Learned
+from jaxda.twin import Coupled, Scores
+
+pytestmark = pytest.mark.usefixtures("settings_of_jax")
+SCRIPT = Path(__file__).parents[1] / "scripts" / "osse.py"
+EXPERIMENT = """
+members = 4
+cycles = 8
+interval_hours = 4.0
+[model]
+kind = "sqg"
+N = 16
+[nature]
+file = "{file}"
+spinup_days = 0.0
+climate_days = 20.0
+[surrogate]
+folder = "{folder}"
+[online]
+steps = 1
+batch = 2
+first = 2
+window = 4
+hold_every = 2
+guard = 1
+learning_rate = 1e-3
+replay_states = 4
+[online.parallel]
+strategy = "zero1"
+[output]
+figures = false
+[filters.learning]
+kind = "letkf"
+cutoff = 3000.0
+forecast = "surrogate"
+online = true
+[filters.free-run]
+kind = "free-run"
+"""
+#: cycles of a chunk, after each of which there is a checkpoint
+CHUNK = 3
+
+
+@pytest.fixture(scope="module")
+def path(tiny_training, tmp_path_factory):
+    folder, file, _ = tiny_training
+    path = tmp_path_factory.mktemp("resuming") / "small.toml"
+    path.write_text(EXPERIMENT.format(file=file, folder=folder))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch):
+    monkeypatch.setattr(experiment, "chunk_of", lambda shape: CHUNK)
+
+
+def run(path, out, *words):
+    return calling.call(calling.script("osse"), path, "--out", out, *words)
+
+
+@pytest.fixture(scope="module")
+def whole(path, tmp_path_factory):
+    """The folder of a run that nothing interrupts."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "chunk_of", lambda shape: CHUNK)
+        patch.setenv("JAX_NUM_CPU_DEVICES", "2")
+        status, _, error = run(path, out)
+    assert status == 0, error
+    return out
+
+
+def results(folder):
+    """Everything that a run leaves, times of computing aside."""
+    with netCDF4.Dataset(folder / "analysis.nc") as nc:
+        arrays = {
+            name: np.ma.filled(variable[:], np.nan) for name, variable in nc.variables.items() if variable.dtype != str
+        }
+    scores = json.loads((folder / "scores.json").read_text())
+    for row in scores["scores"].values():
+        assert row.pop("wall_seconds") > 0
+        assert row.pop("seconds_per_cycle") > 0
+    texts = {name: (folder / name).read_text() for name in ("scores.csv", "online.csv", "config.toml")}
+    return arrays, scores, texts
+
+
+def assert_same(found, expected):
+    (arrays, scores, texts), (of_whole, *others) = results(found), results(expected)
+    assert (scores, texts) == tuple(others)
+    assert set(arrays) == set(of_whole)
+    for name, values in of_whole.items():
+        np.testing.assert_array_equal(arrays[name], values, err_msg=name)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_that_learns_leaves_a_record_of_it(whole):
+    records = rows(whole / "online.csv")
+    assert list(records[0]) == ["experiment", "cycle", "time_h", *Learned._fields]
+    assert [(row["experiment"], int(row["cycle"])) for row in records] == [("learning", k) for k in range(8)]
+    drift = np.array([float(row["drift"]) for row in records])
+    kept = np.array([float(row["rolled_back"]) for row in records]) == 0
+    assert (drift[:2] == 0).all()
+    assert drift[-1] > 0
+    assert kept[2:].any()
+    moved = np.diff(drift) != 0
+    assert not moved[~kept[1:]].any()
+    found = rows(whole / "scores.csv")
+    assert len(found) == 16
+    assert {row["replaced"] for row in found} == {"0"}
+
+
+class Killed(BaseException):
+    """What nothing in the program catches."""
+
+
+def killed_at(call, of):
+    """`of`, raising before the call of that number is done."""
+    count = iter(range(1, 100))
+
+    def stop(*given):
+        if next(count) == call:
+            raise Killed
+        return of(*given)
+
+    return stop
+
+
+def test_a_run_interrupted_twice_goes_on_to_the_same_end(path, whole, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:  # written to analysis.nc, but not kept in a checkpoint: the third chunk
+        patch.setattr(resuming.Progress, "save", killed_at(3, resuming.Progress.save))
+        with pytest.raises(Killed):
+            run(path, out)
+    assert not (out / "scores.csv").exists()
+    with monkeypatch.context() as patch:  # the free run's second, after what was left of the first filter
+        patch.setattr(resuming.Progress, "save", killed_at(3, resuming.Progress.save))
+        with pytest.raises(Killed):
+            run(path, out, "--resume")
+    assert {row["experiment"] for row in rows(out / "scores.csv")} == {"learning"}
+    done = []
+    save = resuming.Progress.save
+    monkeypatch.setattr(resuming.Progress, "save", lambda self, chunk: done.append(chunk.first) or save(self, chunk))
+    status, _, error = run(path, out, "--resume")
+    assert status == 0, error
+    assert done == [3, 6]
+    assert_same(out, whole)
+    # once more: nothing is left to do
+    status, _, error = run(path, out, "--resume")
+    assert status == 0, error
+    assert done == [3, 6]
+    assert_same(out, whole)
+
+
+def test_a_run_with_other_settings_does_not_go_on(path, whole):
+    before = sorted(whole.rglob("*")), (whole / "config.toml").stat().st_mtime_ns
+    for words, said in (
+        (["--cycles", "9"], "another cycles;"),
+        (["--online.learning_rate", "0.01"], "another online.learning_rate;"),
+        (["--filters.second.kind", "free-run"], "another filters.second;"),
+    ):
+        status, out, error = run(path, whole, "--resume", *words)
+        assert (status, out) == (2, "")
+        assert error.startswith(f"osse.py: {whole}: its run was made with {said}"), error
+        assert "give that again, or another --out" in error
+        assert len(error.splitlines()) == 1
+    assert (sorted(whole.rglob("*")), (whole / "config.toml").stat().st_mtime_ns) == before
+
+
+def test_a_folder_in_use_is_refused_without_resume(path, whole):
+    status, _, error = run(path, whole)
+    assert status == 2
+    assert error == f"osse.py: {whole}: is not an empty folder; give another --out, or move it away\n"
+
+
+# What is kept
+
+
+def series(first, count, bad_from=99):
+    """A chunk of a filter whose scores are not finite from a cycle on, and which counts until then."""
+    number = np.arange(first, first + count)
+    lost = number >= bad_from
+    values = [np.where(lost, np.nan, 0.1 * number + k).astype(np.float32) for k in range(5)]
+    counts = [np.where(lost, np.nan, number + k) if lost.any() else number + k for k in range(2)]
+    scores = Scores(*values, *counts)
+    coupled = Coupled(jnp.full((2, 16), float(first)), None)
+    return Chunk(first, scores, None, None, coupled, 0.5)
+
+
+def test_a_filter_that_went_wrong_is_kept_as_it_was(tmp_path):
+    """Counts of cycles that were not done are not numbers."""
+    path = tmp_path / "small.toml"
+    path.write_text('[model]\nkind = "lorenz96"\ndim = 16\n[filters.a]\nkind = "free-run"\n')
+    config = configuration.read(path, {"interval_hours": 6.0})
+    chunks = [series(0, 3), series(3, 3, bad_from=4), series(6, 2, bad_from=4)]
+    with resuming.Progress(config, tmp_path, "a") as progress:
+        progress.mean = np.zeros(16, np.float32)
+        for chunk in chunks:
+            progress.save(chunk)
+    with resuming.Progress(config, tmp_path, "a") as progress:
+        found = progress.load(chunks[0].coupled)
+    expected, _ = experiment.joined(chunks)
+    for name, values in expected._asdict().items():
+        np.testing.assert_array_equal(getattr(found.scores, name), values, err_msg=name)
+    assert (found.first, found.done, found.seconds, found.learned) == (0, 8, 0.5, None)
+    np.testing.assert_array_equal(found.coupled.ensemble, chunks[-1].coupled.ensemble)
+
+
+# Killed for good
+
+#: the script with short chunks
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, str(Path({tests!r})))
+import calling
+from jaxda import experiment
+experiment.chunk_of = lambda shape: 2
+sys.exit(calling.script("osse").main(sys.argv[1:]))
+"""
+
+
+def start(path, out, *words):
+    program = PROGRAM.format(tests=str(Path(__file__).parent))
+    line = [sys.executable, "-c", program, str(path), "--out", str(out), "--cycles", "40", *words]
+    env = processes.environment() | {"JAXDA_LAUNCH": "single", "JAX_NUM_CPU_DEVICES": "2"}
+    return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_goes_on(path, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    first = start(path, cut)
+    kept = cut / resuming.FOLDER / "learning"
+    until = time.monotonic() + 300
+    while not any(entry.name.isdecimal() for entry in kept.glob("*")) and time.monotonic() < until:
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert not (cut / "scores.json").exists()
+    for process in (start(path, cut, "--resume"), start(path, whole)):
+        _, error = process.communicate(timeout=600)
+        assert process.returncode == 0, error
+    assert_same(cut, whole)
