@@ -28,7 +28,7 @@ from jaxda.numerics import timestep
 from jaxda.observations import Operator
 from jaxda.parallel.mesh import over_members
 from jaxda.settings import one_line
-from jaxda.surrogate import SurrogateConfig, Trained, apply_of
+from jaxda.surrogate import SurrogateConfig, Trained, apply_of, model_of
 from jaxda.training import online
 from jaxda.training.dataset import HOURS_PER_DAY, DataConfig, Statistics
 from jaxda.truth import MODELS, make_truth_advance, steps_in
@@ -215,19 +215,21 @@ def learning(
     a lead; of a hybrid, whose correction the model knows nothing of, what it makes of them itself before it learns.
     """
     own, (hours, count) = config.online, leads(config, trained.config)
-    apply = apply_of(trained.config, trained.statistics)
-    task = online.Task(apply, trained.statistics, hours / HOURS_PER_DAY, count, operator)
-    layout = online.make_layout(own, list(mesh.devices.flat))
-    states = climate.states[:: -(-len(climate.states) // own.replay_states)]
-    model = trained.config.model
+    days, states = hours / HOURS_PER_DAY, climate.states[:: -(-len(climate.states) // config.online.replay_states)]
     if trained.config.hybrid:
         teacher = partial(make_step(trained.config, trained.statistics, hours), trained.params)
     else:
-        teacher = sqg.make_advance(model, steps_in(hours, model), states.dtype)
+        teacher = sqg.make_advance(trained.config.model, steps_in(hours, trained.config.model), states.dtype)
     after = jax.jit(partial(jax.lax.map, teacher))(states)
-    replay = tuple(map(trained.statistics.normalise, (states, after)))
-    learner = online.init(own, task, trained.params, replay, layout)
-    learn = online.make_learn(own, task, online.replay_error(task, trained.params, replay), layout)
+    if trained.config.hybrid and count == 1:
+        network = partial(vit.apply, trained.config.vit)
+        model = model_of(trained.config, trained.statistics)
+        task = online.Task(network, trained.statistics, days, count, operator, model)
+    else:
+        task = online.Task(apply_of(*trained[:2]), trained.statistics, days, count, operator)
+    layout = online.make_layout(own, list(mesh.devices.flat))
+    before, after = map(trained.statistics.normalise, (states, after))
+    learner = online.init(own, task, trained.params, (jax.jit(task.prepare)(before), after), layout)
     weights = partial(online.to_forecast, layout)
     by_weights = lambda key, number, learner, ensemble: forecast(key, number, weights(learner), ensemble)
-    return Forecaster(learner, by_weights, learn, online.shardings(layout, learner))
+    return Forecaster(learner, by_weights, online.make_learn(own, task, layout), online.shardings(layout, learner))

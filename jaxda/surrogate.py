@@ -136,12 +136,14 @@ def apply_of(config: SurrogateConfig, normalisation: Statistics) -> Callable:
     network = partial(vit.apply, config.vit)
     if not config.hybrid:
         return network
+    model = model_of(config, normalisation)
+    return lambda params, x, lead_time, **rest: network(params, model(x), lead_time, **rest)
+
+
+def model_of(config: SurrogateConfig, normalisation: Statistics) -> Callable:
+    """The model that a hybrid corrects: normalised states `(..., 2, N, N)` -> the same one lead later."""
     advance = sqg.make_advance(config.model, simulator.lead_steps(config.model, config.data), jnp.float32)
-
-    def corrected(params, x, lead_time, **rest):
-        return network(params, normalisation.normalise(advance(normalisation.restore(x))), lead_time, **rest)
-
-    return corrected
+    return lambda x: normalisation.normalise(advance(normalisation.restore(x)))
 
 
 def meta_of(config: SurrogateConfig, normalisation: Statistics) -> dict:

@@ -8,7 +8,8 @@ Nobody knows the truth in the cycle. What there is, at cycle k, for the forecast
 `var` is the forecast ensemble's variance at k: an innovation's variance is that of its error and of the forecast
 (Desroziers et al. 2005, QJRMS 131, eq. 1), so each is weighted by what it can tell. The gradient of the second is that
 of the increment, K (y - h(f)): the same innovations, with the noise filtered out and the model's error partly so. A
-third part, samples of the model that the surrogate was trained on (`replay`), keeps it from forgetting that.
+third part, samples of what the surrogate was trained on (`replay`), keeps it from forgetting that; their errors are
+divided by the mean of `var`, so that being wrong there weighs as much as being wrong here.
 
 The pairs of the last `window` cycles are kept. Every `hold_every`-th of them no step ever sees: on the latest of those
 the guard compares the innovations of the surrogate before and after the steps of a cycle, from the same analyses and
@@ -70,7 +71,7 @@ class OnlineConfig:
 
 
 class Pair(NamedTuple):
-    """One cycle: analysis means before and at it, the forecast's variance, what was observed; normalised states.
+    """One cycle: analysis mean before it, prepared, and at it, the forecast's variance, what was observed; normalised.
 
     Shapes: start, target, variance `(V, N, N)`; values, precision, spread (the variance of h) `(*values_shape)`.
     """
@@ -91,7 +92,7 @@ class Learner(NamedTuple):
         offline: the weights that it began with.
         window: the pairs, each leaf `(W, ...)`; `numbers` their cycles `(W,)`, -1 where there is none.
         last: mean of the last analysis `(V, N, N)`, normalised; `when` its cycle `()`, -2 where there was none.
-        replay: offline states and what became of them, `(R, V, N, N)` each, normalised.
+        replay: offline states, prepared, and what became of them, `(R, V, N, N)` each, normalised.
     """
 
     train: TrainState
@@ -127,6 +128,8 @@ class Task(NamedTuple):
         apply: (params, x, lead_time, *, keys) -> normalised states one lead later.
         normalisation: of its states; `lead_days` of one lead [day]; `leads` of them make a cycle.
         operator: of the observations, of states in the unit of the model.
+        prepare: normalised states `(B, V, N, N)` -> what `apply` takes. Of a hybrid it is the model, which no weight
+            changes: it is run once for each pair, not in every step.
     """
 
     apply: Apply
@@ -134,6 +137,7 @@ class Task(NamedTuple):
     lead_days: float
     leads: int
     operator: Operator
+    prepare: Callable[[Array], Array] = lambda x: x
 
 
 def train_config(config: OnlineConfig) -> TrainConfig:
@@ -190,13 +194,10 @@ def to_forecast(layout: Layout, learner: Learner) -> Any:
     return learner.train.average if layout.mesh.size == 1 else jax.tree.map(whole, learner.train.average)
 
 
-def make_loss(
-    config: OnlineConfig, task: Task, replay_unit: float, unrolled: bool = False
-) -> Callable[[Apply], Callable]:
+def make_loss(config: OnlineConfig, task: Task, unrolled: bool = False) -> Callable[[Apply], Callable]:
     """apply -> a function (params, (pairs, replay), keys) -> the loss of the module's docstring.
 
     Args:
-        replay_unit: mean squared error of the offline surrogate on its samples, by which theirs are divided.
         unrolled: of `loss.roll_out`, for weights in parts; a loop compiles in a fifth of the time.
     """
 
@@ -210,7 +211,8 @@ def make_loss(
             if config.analyses:
                 total += config.analyses * jnp.mean((forecast - pairs.target) ** 2 / pairs.variance)
             if config.replay:
-                total += config.replay * jnp.mean((apply(params, x, days) - y) ** 2) / replay_unit
+                off, unit = (apply(params, x, days) - y) ** 2, pairs.variance
+                total += config.replay * jnp.mean(off.mean((1, 2, 3)) / unit.mean((1, 2, 3)))
             return total
 
         return loss
@@ -241,7 +243,7 @@ def remembered(config: OnlineConfig, task: Task, learner: Learner, number, forec
     spread = jnp.where(jnp.isfinite(spread), spread, 0.0)
     # a point where all members agree must not weigh more than all others together
     variance = jnp.maximum(variance, 0.1 * variance.mean())
-    pair = Pair(learner.last, mean, variance, values, precision, spread)
+    pair = Pair(task.prepare(learner.last[None])[0], mean, variance, values, precision, spread)
     slot = number % config.window
     window = jax.tree.map(lambda all, one: all.at[slot].set(one.astype(all.dtype)), learner.window, pair)
     there = jnp.where(learner.when == number - 1, number, -1)
@@ -249,15 +251,14 @@ def remembered(config: OnlineConfig, task: Task, learner: Learner, number, forec
     return learner._replace(window=window, numbers=learner.numbers.at[slot].set(there), last=mean, when=when)
 
 
-def make_learn(config: OnlineConfig, task: Task, replay_unit: float, layout: Layout | None = None) -> Callable:
+def make_learn(config: OnlineConfig, task: Task, layout: Layout | None = None) -> Callable:
     """`learn` of `twin.coupled_cycle`, for a `Learner` as its model: remembers the cycle, takes steps, and the guard.
 
     Args:
-        replay_unit: of `make_loss`.
         layout: devices of the steps; None: the default one.
     """
     layout = layout or sharding.alone()
-    loss = make_loss(config, task, replay_unit, unrolled=layout.stage == 3)
+    loss = make_loss(config, task, unrolled=layout.stage == 3)
     step = trainer.make_train_step(train_config(config), task.apply, layout, loss)
 
     def held_out(numbers):
@@ -308,10 +309,3 @@ def make_learn(config: OnlineConfig, task: Task, replay_unit: float, layout: Lay
         return learner, Learned(before, after, (before - after) / before, away, 1.0 - kept)
 
     return learn
-
-
-def replay_error(task: Task, params: Any, replay: tuple[Array, Array]) -> float:
-    """Mean squared error of a surrogate on its offline samples [normalised^2], at least (0.01)^2."""
-    x, y = replay
-    own = jax.jit(lambda: jnp.mean((task.apply(params, x, jnp.full(len(x), task.lead_days, x.dtype)) - y) ** 2))
-    return max(float(own()), 1e-4)

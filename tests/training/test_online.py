@@ -77,7 +77,7 @@ def members(x, seed=0, size=0.1):
 
 def one_cycle(config, learner, pair, number, layout=None, learn=None):
     """What the learner makes of a cycle whose pair is given but for its start, which the learner knows."""
-    learn = learn or jax.jit(online.make_learn(config, task(), 1.0, layout))
+    learn = learn or jax.jit(online.make_learn(config, task(), layout))
     observation = Observation(pair.values, pair.precision)
     return learn(KEY, number, learner, members(pair.target, 1), members(pair.target, 2), observation)
 
@@ -96,20 +96,21 @@ def test_the_loss_is_its_formula(x64, leads):
     pairs, (x, y) = pairs_of(0.8, 4), offline_samples()
     unseen = np.random.default_rng(2).uniform(size=pairs.values.shape) < 0.4
     pairs = pairs._replace(precision=jnp.where(unseen, 0.0, pairs.precision))
-    found = online.make_loss(config, task(leads), 0.05)(scaled)(of(0.6), (pairs, (x[:4], 1.1 * y[:4])), None)
+    found = online.make_loss(config, task(leads))(scaled)(of(0.6), (pairs, (x[:4], 1.1 * y[:4])), None)
 
     start, target, variance, values, _, spread = map(np.asarray, pairs)
     after = 0.6**leads * start
     innovation = (values - (10.0 * np.array([1, 2])[:, None, None] * after + np.array([5, -3])[:, None, None])) ** 2
     each = [np.mean((d / (0.25 + s))[~u]) for d, s, u in zip(innovation, spread, unseen, strict=True)]
     expected = 1.3 * np.mean(each) + 0.7 * np.mean((after - target) ** 2 / variance)
-    expected += 0.2 * np.mean((0.6 * x[:4] - 1.1 * y[:4]) ** 2) / 0.05
+    off = np.mean((0.6 * x[:4] - 1.1 * y[:4]) ** 2, axis=(1, 2, 3))
+    expected += 0.2 * np.mean(off / np.mean(variance, axis=(1, 2, 3)))
     assert float(found) == pytest.approx(float(expected), rel=1e-12)
 
 
 def least(config, pairs):
     """Where the loss, of the second degree in a, is least."""
-    loss = online.make_loss(config, task(), 1.0)(scaled)
+    loss = online.make_loss(config, task())(scaled)
     slope = jax.jit(jax.grad(lambda a: loss(of(a), (pairs, offline_samples()), None)))
     below, above = slope(0.0), slope(1.0)
     return float(below / (below - above))
@@ -158,7 +159,7 @@ def test_what_is_not_observed_counts_for_nothing(x64):
     remember = lambda values, precision: online.remembered(
         CONFIG, task(), learner, 4, forecast, analysis, Observation(values, precision)
     )
-    value_and_slope = jax.jit(jax.value_and_grad(online.make_loss(CONFIG, task(), 1.0)(scaled)))
+    value_and_slope = jax.jit(jax.value_and_grad(online.make_loss(CONFIG, task())(scaled)))
 
     def of_window(learner):
         pairs = jax.tree.map(lambda leaf: leaf[4:5], learner.window)
@@ -215,7 +216,7 @@ def pair_of(learner, number):
 @pytest.fixture(scope="module")
 def learn():
     with jax.enable_x64(True):
-        return jax.jit(online.make_learn(CONFIG, task(), 1.0))
+        return jax.jit(online.make_learn(CONFIG, task()))
 
 
 def world(held_out, others, count=11):
@@ -313,13 +314,6 @@ def test_a_loss_that_is_not_finite_leaves_all_as_it_was(x64, learn, bad):
     assert same(after.train, learner.train)
     assert record.rolled_back == 1.0
     assert np.isfinite(record.before)
-
-
-def test_the_error_that_replay_is_divided_by():
-    x, y = offline_samples(0.5)
-    found = online.replay_error(task(), of(0.3), (x, y))
-    assert found == pytest.approx(0.04 * np.mean(np.square(x)), rel=1e-5)
-    assert online.replay_error(task(), of(0.5), (x, y)) == 1e-4
 
 
 # Devices
