@@ -45,16 +45,15 @@ forecast = "surrogate"
 
 
 @pytest.fixture(scope="module")
-def path(tiny_training, tmp_path_factory):
-    folder, file, _ = tiny_training
+def path(untrained, tiny_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("coupling") / "small.toml"
-    path.write_text(EXPERIMENT.format(file=file, folder=folder))
+    path.write_text(EXPERIMENT.format(file=tiny_file, folder=untrained))
     return path
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_training):
-    return surrogate.load(tiny_training[0])
+def trained(untrained):
+    return surrogate.load(untrained)
 
 
 @pytest.fixture(scope="module")
@@ -385,9 +384,9 @@ def test_no_forecaster_is_made_of_bad_settings(made, given, said):
         (["--filters.ours.forecast", "hybrid", "--surrogate.correction", "{folder}"], ['but forecast = "hybrid"']),
     ],
 )  # fmt: skip
-def test_the_script_refuses_and_writes_nothing(path, tiny_training, tmp_path, monkeypatch, words, said):
+def test_the_script_refuses_and_writes_nothing(path, untrained, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
-    words = [word.format(folder=tiny_training[0]) for word in words]
+    words = [word.format(folder=untrained) for word in words]
     status, out, error = calling.call(calling.script("osse"), path, "--out", tmp_path / "run", *words)
     lines = [line for line in error.splitlines() if line.startswith("osse.py: ")]
     assert (status, out, len(lines)) == (2, "", 1), error
