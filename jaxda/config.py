@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic_core import PydanticUndefined
 
 from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, ObservationsOnlyConfig
@@ -72,6 +72,12 @@ class CouplingConfig:
     )
     limit: Positive = described(20.0, "standard deviations from the mean of its training beyond which it failed [1]")
     network: ViTConfig = Field(default=SMALL, description="of a hybrid that starts at no correction")
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _of_small(cls, given):
+        """Fields that are left out are those of the small one, whichever are given."""
+        return dataclasses.asdict(SMALL) | given if isinstance(given, dict) else given
 
 
 @settings

@@ -117,18 +117,43 @@ def tiny_series():
 
 
 @pytest.fixture(scope="session")
-def tiny_training(tmp_path_factory, tiny_series):
-    """What scripts/train_vit.py made of that series in 20 steps: its folder, the file it read, and what it said."""
-    import calling
-
+def tiny_file(tmp_path_factory, tiny_series):
+    """A nature run of that series."""
     from jaxda.models import sqg
     from jaxda.output import netcdf
 
-    above = tmp_path_factory.mktemp("training")
-    file, folder = above / "series.nc", above / "run"
+    file = tmp_path_factory.mktemp("series") / "series.nc"
     netcdf.create_nature_run(file, sqg.SQGConfig(N=16))
     states = tiny_series.read(np.arange(tiny_series.count))
     netcdf.append_states(file, 3600.0 * tiny_series.interval_hours * np.arange(len(states)), states)
+    return file
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory, tiny_series):
+    """A folder with a surrogate of that series that compiles in no time: a small network, at random."""
+    from jaxda import config, surrogate
+    from jaxda.models import vit
+    from jaxda.output.checkpoint import Checkpoints
+    from jaxda.training import dataset, trainer
+
+    network = {"image_size": 16, "embed_dim": 8, "depth": 2, "num_heads": 2, "decoder_depth": 0, "residual": True}
+    network |= {"aggregation": "joint", "dropout": 0.0, "drop_path": 0.0}
+    own = config.read(TINY, {"vit": network}, surrogate.SurrogateConfig)
+    statistics = dataset.statistics(tiny_series, range(tiny_series.count))
+    params = jax.jit(lambda: jax.tree.map(lambda leaf: 0.3 * leaf, vit.init(jax.random.key(0), own.vit)))()
+    folder = tmp_path_factory.mktemp("untrained")
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(0, trainer.init_state(own.train, params), surrogate.meta_of(own, statistics), 1.0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_training(tmp_path_factory, tiny_file):
+    """What scripts/train_vit.py made of that series in 20 steps: its folder, the file it read, and what it said."""
+    import calling
+
+    file, folder = tiny_file, tmp_path_factory.mktemp("training") / "run"
     words = f"--series.file {file} --train.steps 20 --train.warmup 2 --train.validate_every 10"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay

@@ -17,8 +17,11 @@ from jaxda.filters.local_score import LocalScoreConfig
 from jaxda.models.forcing import LineConfig, SeasonConfig
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
+from jaxda.models.vit import ViTConfig
 from jaxda.observations import ObservationConfig
+from jaxda.parallel.sharding import ParallelConfig
 from jaxda.settings import Parser
+from jaxda.training.online import OnlineConfig
 from jaxda.twin import InitialConfig, ShockConfig
 
 EVERY = (Path(__file__).parents[1] / "configs").glob("*.toml")
@@ -71,7 +74,7 @@ FULL = {
     "observations": {"sigma": [1.0, 2.0], "positions": [[0, 1.5, 2.0], [1, 0.0, 3.25]], "redraw": False},
     "initial": {"kind": "climatology"},
     "forecast": "surrogate",
-    "surrogate": {"lead_hours": 6.0, "fallback": "analysis", "network": {"residual": True, "embed_dim": 32}},
+    "surrogate": {"lead_hours": 6.0, "fallback": "analysis", "network": {"embed_dim": 32}},
     "online": {"steps": 3, "parallel": {"strategy": "zero3"}},
     "output": {"members": True, "figures": False},
     "filters.a (b) +5 %.kind": "free-run",
@@ -92,7 +95,7 @@ def test_a_file_with_everything_in_it_reads_back_the_same(tmp_path, small):
     assert config.filters["LETKF"].online
     assert [own.shocks for own in config.filters.values()] == [True, False, True]
     assert config.online.parallel.strategy == "zero3"
-    assert config.surrogate.network.embed_dim == 32
+    assert config.surrogate.network == dataclasses.replace(configuration.SMALL, embed_dim=32)
     assert config.nature.schedule == {
         "r": LineConfig(days=(50.0, 50.0), values=(0.0, 20.0)),
         "tdiab": SeasonConfig(mean=8e5, amplitude=-3e5, period_days=90.0),
@@ -384,8 +387,12 @@ CLASSES = {
         ClimatologyConfig,
     ],
     "output.": [configuration.OutputConfig],
+    "surrogate.": [configuration.CouplingConfig],
+    "surrogate.network.": [ViTConfig],
+    "online.": [OnlineConfig],
+    "online.parallel.": [ParallelConfig],
 }
-TABLES = {*(prefix.split(".")[0] for prefix in CLASSES), "nature.schedule"}
+TABLES = {*(prefix.split(".")[0] for prefix in CLASSES), "nature.schedule", "surrogate.network", "online.parallel"}
 
 
 def numbers_in(hint):

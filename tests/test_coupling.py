@@ -45,16 +45,15 @@ forecast = "surrogate"
 
 
 @pytest.fixture(scope="module")
-def path(tiny_training, tmp_path_factory):
-    folder, file, _ = tiny_training
+def path(untrained, tiny_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("coupling") / "small.toml"
-    path.write_text(EXPERIMENT.format(file=file, folder=folder))
+    path.write_text(EXPERIMENT.format(file=tiny_file, folder=untrained))
     return path
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_training):
-    return surrogate.load(tiny_training[0])
+def trained(untrained):
+    return surrogate.load(untrained)
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +239,7 @@ LEARNING = {
 }
 
 
+@pytest.mark.slow
 def test_a_hybrid_learns_on_two_devices_what_it_learns_on_one(made, states, assert_near):
     """Its weights in parts, over the devices of the members."""
     series = truth_of(states, 8)
@@ -259,10 +259,11 @@ def test_a_hybrid_learns_on_two_devices_what_it_learns_on_one(made, states, asse
         assert_near(np.asarray(two), np.asarray(one), 1e-3)
 
 
-@pytest.mark.parametrize("kind", ["surrogate", "hybrid"])
-def test_cycles_in_double_precision_keep_their_types(path, tiny_series, kind, x64):
+@pytest.mark.parametrize(("kind", "learns"), [("surrogate", False), ("hybrid", True)])
+def test_cycles_in_double_precision_keep_their_types(path, tiny_series, kind, learns, x64):
     """Networks are of single precision; nothing is computed here."""
-    config = configuration.read(path, LEARNING | {"precision": "float64", "filters.ours.forecast": kind})
+    own = {"precision": "float64", "filters.ours.forecast": kind, "filters.ours.online": learns}
+    config = configuration.read(path, LEARNING | own)
     operator, observe = experiment.check(config)
     states = jnp.asarray(tiny_series.read(np.arange(8)), jnp.float64)
     forecaster = coupling.make_forecaster(
@@ -325,8 +326,8 @@ UNFIT = [
     (of_settings(model=sqg.SQGConfig(N=16, H=9e3)), "surrogate", {}, "H = 9000.0, the experiment has 10000.0; train"),
     (of_settings(model=sqg.SQGConfig(N=16, symmetric=False)), "surrogate", {}, "symmetric = False, the experiment has"),
     (of_levels, "surrogate", {}, "levels = 3, the experiment has 2; train one with these"),
-    (of_settings(), "surrogate", {"interval_hours": 6.0, "nature.climate_days": 5.0},
-     "lead_hours = 4 does not divide the cycle, interval_hours = 6; use a multiple, or train one with a divisor"),
+    (of_settings(), "surrogate", {"interval_hours": 8 / 3},
+     "lead_hours = 4 does not divide the cycle, interval_hours = 2.66667; use a multiple, or train one with a divisor"),
     (of_settings(), "surrogate", {"surrogate.lead_hours": 12.0},
      "lead_hours = 12: it was not trained with it; use one of 4"),
     (of_settings(data=DataConfig(lead_hours=(24.0,))), "surrogate", {}, "lead_hours = 24 does not divide the cycle"),
@@ -363,8 +364,8 @@ LORENZ = {"model": {"kind": "lorenz96"}, "interval_hours": 6.0, "nature": {}}
             "filters.ours: surrogate.network: hybrid = True has the model for a first guess; use residual = true",
         ),
         (
-            {"filters.ours.forecast": "hybrid", "surrogate.network.patch_size": 6},
-            "filters.ours: surrogate.network: image_size = 16 is not a multiple of patch_size = 6",
+            {"filters.ours.forecast": "hybrid", "surrogate.network.patch_size": 32},
+            "filters.ours: surrogate.network: image_size = 16 is not a multiple of patch_size = 32",
         ),
         ({"filters.ours.online": True, "online.batch": 3}, "filters.ours: online.batch = 3 does not divide over 2"),
     ],
@@ -379,13 +380,13 @@ def test_no_forecaster_is_made_of_bad_settings(made, given, said):
     ("words", "said"),
     [
         (["--surrogate.lead_hours", "12"], ["filters.ours: ", "lead_hours = 12: it was not trained with it; use one"]),
-        (["--surrogate.folder", "none"], ["filters.ours: none", "no such folder"]),
+        (["--surrogate.folder", "none"], ["filters.ours: ", "none: no such folder; give one"]),
         (["--filters.ours.forecast", "hybrid", "--surrogate.correction", "{folder}"], ['but forecast = "hybrid"']),
     ],
 )  # fmt: skip
-def test_the_script_refuses_and_writes_nothing(path, tiny_training, tmp_path, monkeypatch, words, said):
+def test_the_script_refuses_and_writes_nothing(path, untrained, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
-    words = [word.format(folder=tiny_training[0]) for word in words]
+    words = [word.format(folder=untrained) for word in words]
     status, out, error = calling.call(calling.script("osse"), path, "--out", tmp_path / "run", *words)
     lines = [line for line in error.splitlines() if line.startswith("osse.py: ")]
     assert (status, out, len(lines)) == (2, "", 1), error

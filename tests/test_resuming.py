@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("settings_of_jax")
 SCRIPT = Path(__file__).parents[1] / "scripts" / "osse.py"
 EXPERIMENT = """
 members = 4
-cycles = 8
+cycles = 9
 interval_hours = 4.0
 [model]
 kind = "sqg"
@@ -63,10 +63,9 @@ CHUNK = 3
 
 
 @pytest.fixture(scope="module")
-def path(tiny_training, tmp_path_factory):
-    folder, file, _ = tiny_training
+def path(untrained, tiny_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("resuming") / "small.toml"
-    path.write_text(EXPERIMENT.format(file=file, folder=folder))
+    path.write_text(EXPERIMENT.format(file=tiny_file, folder=untrained))
     return path
 
 
@@ -121,7 +120,7 @@ def rows(path):
 def test_a_run_that_learns_leaves_a_record_of_it(whole):
     records = rows(whole / "online.csv")
     assert list(records[0]) == ["experiment", "cycle", "time_h", *Learned._fields]
-    assert [(row["experiment"], int(row["cycle"])) for row in records] == [("learning", k) for k in range(8)]
+    assert [(row["experiment"], int(row["cycle"])) for row in records] == [("learning", k) for k in range(9)]
     drift = np.array([float(row["drift"]) for row in records])
     kept = np.array([float(row["rolled_back"]) for row in records]) == 0
     assert (drift[:2] == 0).all()
@@ -130,7 +129,7 @@ def test_a_run_that_learns_leaves_a_record_of_it(whole):
     moved = np.diff(drift) != 0
     assert not moved[~kept[1:]].any()
     found = rows(whole / "scores.csv")
-    assert len(found) == 16
+    assert len(found) == 18
     assert {row["replaced"] for row in found} == {"0"}
 
 
@@ -179,7 +178,7 @@ def test_a_run_interrupted_twice_goes_on_to_the_same_end(path, whole, tmp_path, 
 def test_a_run_with_other_settings_does_not_go_on(path, whole):
     before = sorted(whole.rglob("*")), (whole / "config.toml").stat().st_mtime_ns
     for words, said in (
-        (["--cycles", "9"], "another cycles;"),
+        (["--cycles", "12"], "another cycles;"),
         (["--online.learning_rate", "0.01"], "another online.learning_rate;"),
         (["--filters.second.kind", "free-run"], "another filters.second;"),
     ):
@@ -246,7 +245,7 @@ sys.exit(calling.script("osse").main(sys.argv[1:]))
 
 def start(path, out, *words):
     program = PROGRAM.format(tests=str(Path(__file__).parent))
-    line = [sys.executable, "-c", program, str(path), "--out", str(out), "--cycles", "40", *words]
+    line = [sys.executable, "-c", program, str(path), "--out", str(out), "--cycles", "24", *words]
     env = processes.environment() | {"JAXDA_LAUNCH": "single", "JAX_NUM_CPU_DEVICES": "2"}
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -264,7 +263,6 @@ def test_a_process_that_is_killed_goes_on(path, tmp_path):
     first.communicate()
     assert first.returncode == -signal.SIGKILL
     assert not (cut / "scores.json").exists()
-    for process in (start(path, cut, "--resume"), start(path, whole)):
-        _, error = process.communicate(timeout=600)
-        assert process.returncode == 0, error
+    ends = [process.communicate(timeout=600)[1] for process in (start(path, cut, "--resume"), start(path, whole))]
+    assert (cut / "scores.json").exists(), ends
     assert_same(cut, whole)

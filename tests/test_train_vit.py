@@ -231,6 +231,54 @@ def test_a_nature_run_in_a_file_is_read_as_it_is_needed(tmp_path, series):
     np.testing.assert_array_equal(found.read(np.array([3, 17, 49])), states[[3, 17, 49]])
 
 
+def hybrid_of(file, **train):
+    """One that corrects a jet of 25 m/s to the states of a file, whose jet is 30 m/s."""
+    own = tiny(steps=4, validate_every=2, warmup=1, **train)
+    small = {"image_size": 16, "embed_dim": 8, "depth": 1, "num_heads": 2, "decoder_depth": 0, "residual": True}
+    return dataclasses.replace(
+        own,
+        hybrid=True,
+        model=sqg.SQGConfig(N=16, U=25.0),
+        vit=vit.ViTConfig(**small, aggregation="joint", dropout=0.0, drop_path=0.0),
+        series=dataclasses.replace(own.series, file=str(file)),
+    )
+
+
+def test_a_hybrid_is_the_model_and_what_the_network_adds(tmp_path, tiny_file, assert_near):
+    """Trained on states of a file, saved and read back, and its forecast by hand."""
+    own = hybrid_of(tiny_file)
+    series = surrogate.make_series(own)
+    surrogate.train(own, series, tmp_path / "run")
+    trained = surrogate.load(tmp_path / "run", "last")
+    assert trained.config == own
+    states = series.read(np.arange(3))
+    found = jax.jit(forecast.make_step(trained.config, trained.statistics))(trained.params, states)
+    guess = jax.jit(sqg.make_advance(own.model, 3))(states)  # 4 h
+    mean, std = (part[:, None, None].astype(np.float32) for part in trained.statistics)
+    added = lambda x: vit.apply(own.vit, trained.params, x, np.full(3, 4.0 / 24, np.float32))
+    assert_near(found, jax.jit(added)((guess - mean) / std) * std + mean, 1e-5)
+    assert np.abs(found - guess).max() > 1e-3 * np.abs(guess).max()
+    # what it is validated against: the states of the file, not those of its own model
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) * 1.5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vit": {"first_guess": 1}}, "hybrid = True has the model for a first guess; use residual = true"),
+        ({"vit": {"residual": False}}, "hybrid = True has the model for a first guess; use residual = true"),
+        ({"data": {"lead_hours": (4.0, 8.0)}}, "lead_hours = [4.0, 8.0]: the simulator makes one; give one"),
+        ({"series": {"file": None}}, "hybrid = True: the model needs no correction to states of its own; give series"),
+    ],
+)
+def test_hybrids_that_make_no_sense_are_refused(tiny_file, change, said):
+    (part, fields), own = *change.items(), hybrid_of(tiny_file)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        surrogate.make_series(dataclasses.replace(own, **{part: dataclasses.replace(getattr(own, part), **fields)}))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

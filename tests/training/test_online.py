@@ -1,6 +1,7 @@
 """Learning in the cycle, with a surrogate of two numbers, a for each boundary: x -> a x, whose best a is known."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxda import observations
+from jaxda.models import vit
 from jaxda.observations import Observation, ObservationConfig
 from jaxda.parallel import sharding
 from jaxda.parallel.sharding import ParallelConfig
@@ -330,7 +332,7 @@ def test_a_guard_that_does_not_fit_into_the_window_is_refused():
 
 
 def test_two_devices_learn_what_one_does(cpus, assert_near):
-    """The optimizer whole on both, or cut; tests/test_coupling.py cuts the weights of a real network."""
+    """The optimizer whole on both, or cut."""
     pair = jax.tree.map(lambda leaf: leaf[0], pairs_of(0.2, 1, seed=5))
     pairs, found = world(held_out=0.2, others=0.2), []
     for strategy, devices in (("ddp", 1), ("ddp", 2), ("zero1", 2)):
@@ -344,3 +346,33 @@ def test_two_devices_learn_what_one_does(cpus, assert_near):
     for each in found[1:]:
         for one, two in zip(jax.tree.leaves(found[0]), jax.tree.leaves(each), strict=True):
             assert_near(np.asarray(two), np.asarray(one), 1e-5)
+
+
+def test_weights_in_parts_learn_what_whole_ones_do(cpus, assert_near):
+    """Those of a network, which knows how to gather them."""
+    own = vit.ViTConfig(
+        image_size=N, patch_size=4, embed_dim=8, depth=2, num_heads=2, decoder_depth=0, aggregation="joint",
+        residual=True, dropout=0.0, drop_path=0.0,
+    )  # fmt: skip
+    learnt = task()._replace(apply=partial(vit.apply, own))
+    params = vit.init(KEY, own)
+    pair = jax.tree.map(lambda leaf: leaf[0], pairs_of(0.2, 1, seed=5))
+    pairs, found = world(held_out=0.2, others=0.2), []
+    for devices in (1, 2):
+        config = dataclasses.replace(CONFIG, parallel=ParallelConfig(strategy="zero3"), analyses=0.5, replay=0.1)
+        layout = online.make_layout(config, cpus[:devices])
+        learner = online.init(config, learnt, params, offline_samples(), layout)
+        like = learner_of(config, pairs, layout=layout)
+        learner = learner._replace(window=like.window, numbers=like.numbers)
+        for leaf in jax.tree.leaves(learner.train.params["blocks"]):
+            assert leaf.addressable_shards[0].data.size * devices == leaf.size
+        after, record = one_cycle(
+            config, learner, pair, 13, learn=jax.jit(online.make_learn(config, learnt, 1.0, layout))
+        )
+        assert record.rolled_back == 0.0
+        # what forecasts has them whole
+        whole = jax.jit(partial(online.to_forecast, layout))(after)
+        assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(whole))
+        found.append((whole, record))
+    for one, two in zip(jax.tree.leaves(found[0]), jax.tree.leaves(found[1]), strict=True):
+        assert_near(np.asarray(two), np.asarray(one), 1e-2)  # of biases, which were zero
