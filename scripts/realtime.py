@@ -13,6 +13,7 @@ Exit status: 0; 2 for bad input, said in one line; 3 if a forecast is not finite
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import sys
@@ -54,6 +55,8 @@ def line(cycle: loop.Cycle, interval: float, unit: str) -> str:
 def run(config: configuration.ExperimentConfig, given, out: Path) -> int:
     """Begin or go on; returns the exit status."""
     found = launch.start(config.precision)
+    # Orbax advises against waiting for each checkpoint, which is what a cycle does
+    logging.getLogger("absl").addFilter(lambda record: "Waiting for previous save" not in str(record.msg))
     experiment.check(config)
     goes_on = folder.prepare(out, config)
     schedule = loop.schedule_of(config, given.every, given.grace)
