@@ -24,7 +24,7 @@ from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
 from jaxda.observations import ObservationConfig
 from jaxda.settings import Count, Forecasts, NonNegative, Positive, Seed, described, one_line, settings
-from jaxda.training.online import OnlineConfig
+from jaxda.training.online import CorrectionConfig, OnlineConfig
 from jaxda.twin import InitialConfig, ShockConfig
 
 ModelConfig = Annotated[SQGConfig | Lorenz96Config, Field(discriminator="kind")]
@@ -106,6 +106,7 @@ class ExperimentConfig:
     forecast_change: Change = described({}, "settings in which the forecast's model is wrong, for instance { U = 27 }")
     surrogate: CouplingConfig = Field(default_factory=CouplingConfig, description="surrogates to forecast with")
     online: OnlineConfig = Field(default_factory=OnlineConfig, description="how a surrogate learns in the cycle")
+    online_correction: CorrectionConfig = Field(default_factory=CorrectionConfig, description="how a hybrid does")
     nature: NatureConfig = Field(default_factory=NatureConfig, description="truth and climate")
     shocks: ShockConfig = Field(default_factory=ShockConfig, description="model error as noise in the truth")
     observations: ObservationConfig = Field(default_factory=ObservationConfig, description="network and errors")

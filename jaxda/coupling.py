@@ -214,8 +214,9 @@ def learning(
     The samples that it shall not forget are states of the climate, and what the model of its training makes of them in
     a lead; of a hybrid, whose correction the model knows nothing of, what it makes of them itself before it learns.
     """
-    own, (hours, count) = config.online, leads(config, trained.config)
-    days, states = hours / HOURS_PER_DAY, climate.states[:: -(-len(climate.states) // config.online.replay_states)]
+    name = "online_correction" if trained.config.hybrid else "online"
+    own, (hours, count) = getattr(config, name), leads(config, trained.config)
+    days, states = hours / HOURS_PER_DAY, climate.states[:: -(-len(climate.states) // own.replay_states)]
     if trained.config.hybrid:
         teacher = partial(make_step(trained.config, trained.statistics, hours), trained.params)
     else:
@@ -227,7 +228,10 @@ def learning(
         task = online.Task(network, trained.statistics, days, count, operator, model)
     else:
         task = online.Task(apply_of(*trained[:2]), trained.statistics, days, count, operator)
-    layout = online.make_layout(own, list(mesh.devices.flat))
+    try:
+        layout = online.make_layout(own, list(mesh.devices.flat))
+    except ValueError as error:
+        raise ValueError(f"{name}.{error}") from None
     before, after = map(trained.statistics.normalise, (states, after))
     learner = online.init(own, task, trained.params, (jax.jit(task.prepare)(before), after), layout)
     weights = partial(online.to_forecast, layout)

@@ -21,7 +21,7 @@ from jaxda.models.vit import ViTConfig
 from jaxda.observations import ObservationConfig
 from jaxda.parallel.sharding import ParallelConfig
 from jaxda.settings import Parser
-from jaxda.training.online import OnlineConfig
+from jaxda.training.online import CorrectionConfig, OnlineConfig
 from jaxda.twin import InitialConfig, ShockConfig
 
 EVERY = (Path(__file__).parents[1] / "configs").glob("*.toml")
@@ -391,8 +391,11 @@ CLASSES = {
     "surrogate.network.": [ViTConfig],
     "online.": [OnlineConfig],
     "online.parallel.": [ParallelConfig],
+    "online_correction.": [CorrectionConfig],
+    "online_correction.parallel.": [ParallelConfig],
 }
-TABLES = {*(prefix.split(".")[0] for prefix in CLASSES), "nature.schedule", "surrogate.network", "online.parallel"}
+TABLES = {*(prefix.split(".")[0] for prefix in CLASSES), "nature.schedule", "surrogate.network"}
+TABLES |= {"online.parallel", "online_correction.parallel"}
 
 
 def numbers_in(hint):

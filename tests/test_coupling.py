@@ -225,18 +225,18 @@ def test_what_a_learner_shall_not_forget(path, trained, climate, cpus, assert_ne
         assert_near(y, own.statistics.normalise(expected), 1e-5)
 
 
-LEARNING = {
-    "filters.ours.online": True,
-    "interval_hours": 4.0,
-    "online.steps": 1,
-    "online.batch": 2,
-    "online.first": 3,
-    "online.hold_every": 2,
-    "online.guard": 1,
-    "online.window": 4,
-    "online.learning_rate": 1e-3,
-    "online.replay_states": 4,
+OF_LEARNING = {
+    "steps": 1,
+    "batch": 2,
+    "first": 3,
+    "hold_every": 2,
+    "guard": 1,
+    "window": 4,
+    "learning_rate": 1e-3,
+    "replay_states": 4,
 }
+LEARNING = {"filters.ours.online": True, "interval_hours": 4.0}
+LEARNING |= {f"{table}.{k}": v for table in ("online", "online_correction") for k, v in OF_LEARNING.items()}
 
 
 @pytest.mark.slow
@@ -245,7 +245,7 @@ def test_a_hybrid_learns_on_two_devices_what_it_learns_on_one(made, states, asse
     series = truth_of(states, 8)
     found = []
     for devices in (1, 2):
-        given = {"filters.ours.forecast": "hybrid", "online.parallel.strategy": "zero3"}
+        given = {"filters.ours.forecast": "hybrid", "online_correction.parallel.strategy": "zero3"}
         _, forecaster, cycle = made(LEARNING | given, devices)
         own = jax.tree.leaves(forecaster.model.train.params["blocks"])
         assert all((leaf.addressable_shards[0].data.size < leaf.size) == (devices == 2) for leaf in own)

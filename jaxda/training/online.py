@@ -70,6 +70,15 @@ class OnlineConfig:
         return self
 
 
+@settings
+class CorrectionConfig(OnlineConfig):
+    """How a hybrid's correction learns in the cycle: from nothing, and at little cost, so in more and larger steps."""
+
+    steps: Count = described(8, "steps of the optimizer in a cycle [1]")
+    learning_rate: Positive = described(1e-3, "of Adam [1]")
+    ema: Annotated[float, Field(ge=0, lt=1)] = described(0.9, "weight of the old in the average of the weights [1]")
+
+
 class Pair(NamedTuple):
     """One cycle: analysis mean before it, prepared, and at it, the forecast's variance, what was observed; normalised.
 
@@ -156,7 +165,7 @@ def make_layout(config: OnlineConfig, devices: list) -> Layout:
     layout = sharding.make_layout(dataclasses.replace(config.parallel, devices=len(devices)), devices)
     if config.batch % layout.mesh.size:
         whole = -(-config.batch // layout.mesh.size) * layout.mesh.size
-        raise ValueError(f"online.batch = {config.batch} does not divide over {layout.mesh.size} devices; use {whole}")
+        raise ValueError(f"batch = {config.batch} does not divide over {layout.mesh.size} devices; use {whole}")
     return layout
 
 

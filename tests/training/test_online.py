@@ -68,7 +68,8 @@ def learner_of(config, pairs, a=0.5, numbers=None, layout=None):
     learner = online.init(config, task(), of(a), offline_samples(a), layout)
     numbers = np.arange(1, len(pairs.start) + 1) if numbers is None else np.asarray(numbers)
     window = jax.tree.map(lambda all, some: all.at[numbers % config.window].set(some), learner.window, pairs)
-    return learner._replace(window=window, numbers=learner.numbers.at[numbers % config.window].set(numbers))
+    there = learner.numbers.at[numbers % config.window].set(numbers)
+    return learner._replace(window=window, numbers=there, when=jnp.int32(numbers.max()))
 
 
 def members(x, seed=0, size=0.1):
@@ -113,7 +114,8 @@ def test_the_loss_is_its_formula(x64, leads):
 def least(config, pairs):
     """Where the loss, of the second degree in a, is least."""
     loss = online.make_loss(config, task())(scaled)
-    slope = jax.jit(jax.grad(lambda a: loss(of(a), (pairs, offline_samples()), None)))
+    replay = jax.tree.map(lambda a: np.resize(a, (len(pairs.start), *a.shape[1:])), offline_samples())
+    slope = jax.jit(jax.grad(lambda a: loss(of(a), (pairs, replay), None)))
     below, above = slope(0.0), slope(1.0)
     return float(below / (below - above))
 
@@ -322,7 +324,7 @@ def test_a_loss_that_is_not_finite_leaves_all_as_it_was(x64, learn, bad):
 
 
 def test_a_batch_that_does_not_divide_is_refused(cpus):
-    with pytest.raises(ValueError, match=r"online.batch = 3 does not divide over 2 devices; use 4"):
+    with pytest.raises(ValueError, match=r"batch = 3 does not divide over 2 devices; use 4"):
         online.make_layout(dataclasses.replace(CONFIG, batch=3), cpus)
 
 
@@ -345,7 +347,7 @@ def test_two_devices_learn_what_one_does(cpus, assert_near):
         found.append((after.train, record))
     for each in found[1:]:
         for one, two in zip(jax.tree.leaves(found[0]), jax.tree.leaves(each), strict=True):
-            assert_near(np.asarray(two), np.asarray(one), 1e-5)
+            assert_near(np.asarray(two), np.asarray(one), 1e-4)
 
 
 def test_weights_in_parts_learn_what_whole_ones_do(cpus, assert_near):
