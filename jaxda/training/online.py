@@ -256,7 +256,7 @@ def remembered(config: OnlineConfig, task: Task, learner: Learner, number, forec
     slot = number % config.window
     window = jax.tree.map(lambda all, one: all.at[slot].set(one.astype(all.dtype)), learner.window, pair)
     there = jnp.where(learner.when == number - 1, number, -1)
-    when = jnp.asarray(number, learner.when.dtype)
+    when, there = (jnp.asarray(one, learner.when.dtype) for one in (number, there))
     return learner._replace(window=window, numbers=learner.numbers.at[slot].set(there), last=mean, when=when)
 
 

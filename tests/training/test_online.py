@@ -255,7 +255,7 @@ def test_the_learner_finds_the_world(x64, learn):
 
 def test_steps_that_make_the_held_out_cycles_worse_are_taken_back(x64, learn):
     pair = jax.tree.map(lambda leaf: leaf[0], pairs_of(0.2, 1, seed=5))
-    learner = learner_of(CONFIG, world(held_out=0.5, others=0.2))
+    learner = learner_of(CONFIG, world(held_out=0.5, others=0.2))._replace(when=jnp.int32(12))
     after, record = one_cycle(CONFIG, learner, pair, 13, learn=learn)
     assert same(after.train, learner.train)
     assert record.rolled_back == 1.0
@@ -369,7 +369,7 @@ def test_weights_in_parts_learn_what_whole_ones_do(cpus, assert_near):
         for leaf in jax.tree.leaves(learner.train.params["blocks"]):
             assert leaf.addressable_shards[0].data.size * devices == leaf.size
         after, record = one_cycle(
-            config, learner, pair, 13, learn=jax.jit(online.make_learn(config, learnt, 1.0, layout))
+            config, learner, pair, 13, learn=jax.jit(online.make_learn(config, learnt, layout))
         )
         assert record.rolled_back == 0.0
         # what forecasts has them whole
