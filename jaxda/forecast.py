@@ -98,9 +98,12 @@ def make_steps(trained: Trained, lead_hours: float | None = None, mesh: Mesh | N
     between = round(hours / config.model.step_hours)
     if between < 1 or abs(between * config.model.step_hours - hours) > 1e-6 * hours:
         raise ValueError(f"lead_hours = {hours:g} is not a multiple of the model's step, {config.model.step_hours:g} h")
-    surrogate = partial(jax.jit(make_step(config, trained.statistics, hours)), placed(trained.params, mesh))
+    step = make_step(config, trained.statistics, hours)
+    # each device its own: cut by the compiler, the transforms of a first guess fail on CPUs (jaxlib 0.10.2)
+    spread = jax.jit(over_members(lambda states, params: step(params, states), mesh))
+    params = placed(trained.params, mesh)
     model = jax.jit(over_members(sqg.make_advance(config.model, between), mesh))
-    return Steps(surrogate, model, hours, mesh)
+    return Steps(lambda states: spread(states, params), model, hours, mesh)
 
 
 def placed(tree, mesh: Mesh | None, *axes: str):
