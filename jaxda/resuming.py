@@ -60,7 +60,7 @@ class Progress:
             self.mean = np.asarray(chunk.fields.mean[-1])
         scores, learned = joined([*self._chunks, chunk])
         seconds = [c.seconds * (c.done - c.first) for c in (*self._chunks, chunk)]
-        state = {"coupled": _without_none(chunk.coupled), "mean": self.mean, "scores": scores._asdict()}
+        state = {"coupled": _to_keep(chunk.coupled), "mean": self.mean, "scores": scores._asdict()}
         state |= {} if learned is None else {"learned": learned._asdict()}
         # the last is the best: one is kept
         self._checkpoints.save(chunk.done, state, {"seconds": sum(seconds) / chunk.done}, -chunk.done)
@@ -72,18 +72,19 @@ class Progress:
         done = self._checkpoints.last
         if done is None:
             return None
-        own = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
         kind = np.dtype(like.ensemble.dtype)
         # counts are no numbers where a run went wrong
         series = lambda fields: {name: np.zeros(done, float if name in report.COUNTS else kind) for name in fields}
-        abstract = {"coupled": jax.tree.map(own, _without_none(like)), "mean": np.zeros(self._shape, kind)}
+        own = lambda a: a if isinstance(a, np.ndarray) else jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
+        abstract = {"coupled": jax.tree.map(own, _to_keep(like)), "mean": np.zeros(self._shape, kind)}
         abstract |= {"scores": series(twin.Scores._fields)} | (
             {"learned": series(Learned._fields)} if self._learns else {}
         )
         state = self._checkpoints.restore(done, abstract)
         host = lambda part: jax.tree.map(lambda like, a: np.asarray(a, like.dtype), abstract[part], state[part])
         self.mean = host("mean")
-        coupled = Coupled(state["coupled"]["ensemble"], state["coupled"].get("model"))
+        placed = lambda like, a: a if isinstance(a, jax.Array) else jax.device_put(a, like.sharding)
+        coupled = jax.tree.map(placed, like, Coupled(state["coupled"]["ensemble"], state["coupled"].get("model")))
         learned = Learned(**host("learned")) if self._learns else None
         seconds = self._checkpoints.meta(done)["seconds"]
         chunk = Chunk(0, twin.Scores(**host("scores")), None, learned, coupled, seconds)
@@ -91,6 +92,7 @@ class Progress:
         return chunk
 
 
-def _without_none(coupled: Coupled) -> dict:
-    """The same as a dictionary without a model that is None."""
-    return {name: part for name, part in coupled._asdict().items() if part is not None}
+def _to_keep(coupled: Coupled) -> dict:
+    """The same as a dictionary, without a model that is None; what each process has whole for itself as values."""
+    own = lambda a: np.asarray(a) if jax.process_count() > 1 and a.is_fully_addressable else a
+    return {name: jax.tree.map(own, part) for name, part in coupled._asdict().items() if part is not None}

@@ -368,9 +368,7 @@ def test_weights_in_parts_learn_what_whole_ones_do(cpus, assert_near):
         learner = learner._replace(window=like.window, numbers=like.numbers)
         for leaf in jax.tree.leaves(learner.train.params["blocks"]):
             assert leaf.addressable_shards[0].data.size * devices == leaf.size
-        after, record = one_cycle(
-            config, learner, pair, 13, learn=jax.jit(online.make_learn(config, learnt, layout))
-        )
+        after, record = one_cycle(config, learner, pair, 13, learn=jax.jit(online.make_learn(config, learnt, layout)))
         assert record.rolled_back == 0.0
         # what forecasts has them whole
         whole = jax.jit(partial(online.to_forecast, layout))(after)
