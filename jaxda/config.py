@@ -226,15 +226,6 @@ def without_none(tree):
     return list(tree) if isinstance(tree, tuple) else tree
 
 
-def difference(one, other, name: str = "") -> str | None:
-    """The dotted name of the first entry in which two trees differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = [*one, *(key for key in other if key not in one)]
-        inner = (difference(one.get(key), other.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
-        return next((found for found in inner if found), None)
-    return None if one == other else name
-
-
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     """`--any.field value` pairs; values are read as TOML, and as text where that fails.
 

@@ -17,7 +17,8 @@ from jaxda.models.vit import Params
 from jaxda.output import netcdf, torch_files
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
-from jaxda.surrogate import SurrogateConfig, Trained, difference, load, meta_of
+from jaxda.settings import difference
+from jaxda.surrogate import SurrogateConfig, Trained, load, meta_of
 from jaxda.training import trainer
 from jaxda.training.dataset import HOURS_PER_DAY, Statistics
 
@@ -80,8 +81,9 @@ def trained_weights(folder: str | Path, config: SurrogateConfig) -> Trained:
         FileError: no such training, or one of another architecture.
     """
     found = load(folder)
-    if found.config.vit != config.vit:
-        raise FileError(f"{folder}: has another [vit], {difference('vit', found.config.vit, config.vit)}; use the same")
+    wrong = difference(found.config.vit, config.vit, "vit")
+    if wrong:
+        raise FileError(f"{folder}: has another [vit], {wrong[0]} = {wrong[1]}, now {wrong[2]}; use the same")
     return found
 
 

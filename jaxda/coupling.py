@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from jaxda import surrogate, twin
 from jaxda.config import ExperimentConfig
 from jaxda.filters.baselines import Climate
-from jaxda.forecast import make_step
+from jaxda.forecast import lead_hours_of, make_step
 from jaxda.models import sqg, vit
 from jaxda.numerics import timestep
 from jaxda.observations import Operator
@@ -90,25 +90,33 @@ def make_forecaster(
         raise ValueError(f"filters.{name}: {error}") from None
 
 
-def make_surrogate(config: ExperimentConfig, kind: str, climate: Climate, mesh: Mesh) -> Trained:
-    """The trained surrogate, or hybrid, of an experiment, on the devices of a mesh, each having it whole.
+def check(config: ExperimentConfig) -> None:
+    """Refuse surrogates that do not fit, as far as can be known without the climate, before anything is computed.
 
     Raises:
-        ValueError: none is named, or its grid, levels, lead time or normalisation do not fit the experiment.
+        ValueError: as `make_forecaster`.
     """
+    for name in config.filters:
+        try:
+            if config.forecast_of(name) in ("surrogate", "hybrid"):
+                _read(config, config.forecast_of(name))
+        except ValueError as error:
+            raise ValueError(f"filters.{name}: {error}") from None
+
+
+def _read(config: ExperimentConfig, kind: str, climate: Climate | None = None, sharding=None) -> Trained | None:
+    """The surrogate of a folder that fits the experiment; None: a hybrid that has no folder."""
     if config.model.kind != "sqg":
         raise ValueError(
             f'forecast = "{kind}" is of SQG, the experiment of {config.model.kind}; use forecast = "model"'
         )
     own = config.surrogate
     folder = own.folder if kind == "surrogate" else own.correction
-    everywhere = NamedSharding(mesh, PartitionSpec())
     if folder is None and kind == "hybrid":
-        trained = _uncorrected(config, climate)
-        return trained._replace(params=jax.device_put(trained.params, everywhere))
+        return None
     if folder is None:
         raise ValueError('forecast = "surrogate" needs a trained one; give surrogate.folder, as train_vit.py wrote it')
-    trained = surrogate.load(folder, own.checkpoint, everywhere)
+    trained = surrogate.load(folder, own.checkpoint, sharding)
     try:
         require_fit(config, trained, climate, kind)
     except ValueError as error:
@@ -116,8 +124,22 @@ def make_surrogate(config: ExperimentConfig, kind: str, climate: Climate, mesh: 
     return trained
 
 
-def require_fit(config: ExperimentConfig, trained: Trained, climate: Climate, kind: str) -> None:
-    """Raise ValueError unless grid, levels, lead time and normalisation of a surrogate are the experiment's.
+def make_surrogate(config: ExperimentConfig, kind: str, climate: Climate, mesh: Mesh) -> Trained:
+    """The trained surrogate, or hybrid, of an experiment, on the devices of a mesh, each having it whole.
+
+    Raises:
+        ValueError: none is named, or its grid, levels, lead time or normalisation do not fit the experiment.
+    """
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    trained = _read(config, kind, climate, everywhere)
+    if trained is None:
+        trained = _uncorrected(config, climate)
+        trained = trained._replace(params=jax.device_put(trained.params, everywhere))
+    return trained
+
+
+def require_fit(config: ExperimentConfig, trained: Trained, climate: Climate | None, kind: str) -> None:
+    """Raise ValueError unless grid, levels, lead time and (with a climate) normalisation are the experiment's.
 
     A hybrid has to correct the experiment's model, with all of its settings: with another it would not be told apart.
     """
@@ -133,6 +155,8 @@ def require_fit(config: ExperimentConfig, trained: Trained, climate: Climate, ki
         if was != now:
             raise ValueError(f"{name} = {was}, the experiment has {now}; train one with that, or change model.{name}")
     leads(config, found)
+    if climate is None:
+        return
     mean, std = np.asarray(climate.mean.mean((1, 2))), np.asarray(jnp.sqrt(climate.variance.mean((1, 2))))
     for level, (m, s, own_mean, own_std) in enumerate(zip(mean, std, *trained.statistics, strict=True)):
         if not 1 / FACTOR < own_std / s < FACTOR or abs(own_mean - m) > PARTS * s:
@@ -145,12 +169,9 @@ def require_fit(config: ExperimentConfig, trained: Trained, climate: Climate, ki
 def leads(config: ExperimentConfig, found: SurrogateConfig) -> tuple[float, int]:
     """The lead of the surrogate's steps [h] and how many make an interval; raises ValueError where none does."""
     own = config.surrogate.lead_hours
-    trained = found.data.lead_hours
-    if own is not None and own not in trained:
-        there = ", ".join(f"{hours:g}" for hours in trained)
-        raise ValueError(f"lead_hours = {own:g}: it was not trained with it; use one of {there}")
+    trained = found.data.lead_hours if own is None else (lead_hours_of(found, own),)
     divide = lambda hours: abs(config.interval_hours / hours - round(config.interval_hours / hours)) < 1e-6
-    fitting = [hours for hours in ([own] if own else trained) if hours <= config.interval_hours and divide(hours)]
+    fitting = [hours for hours in trained if hours <= config.interval_hours and divide(hours)]
     if not fitting:
         there = ", ".join(f"{hours:g}" for hours in trained)
         wrong = f"lead_hours = {there} does not divide the cycle, interval_hours = {config.interval_hours:g}"

@@ -219,6 +219,7 @@ def check(config: ExperimentConfig) -> tuple[Operator, twin.Observe]:
     unit = Climate(jnp.zeros(shape), jnp.ones(shape), jnp.zeros((2, *shape)))
     for name in config.filters:
         make_filter(config, name, operator, unit)
+    coupling.check(config)
     return operator, observe
 
 
@@ -316,7 +317,8 @@ def run_filter(
     coupled = Coupled(jax.device_put(world.first_ensemble(members), spread), model)
     before = resume(coupled)
     chunks, coupled = ([before], before.coupled) if before else ([], coupled)
-    length = chunk_of(config.model.shape)
+    # of one length where they can be: another one is another program to compile
+    length = -(-config.cycles // -(-config.cycles // chunk_of(config.model.shape)))
     for first in range(before.done if before else 0, config.cycles, length):
         began = time.perf_counter()
         truth = states[first : first + length]

@@ -7,7 +7,6 @@ that goes on gives the numbers of one that was never interrupted.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -20,6 +19,7 @@ from jaxda.experiment import Chunk, joined
 from jaxda.output import report
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
+from jaxda.settings import difference
 from jaxda.training.online import Learned
 from jaxda.twin import Coupled
 
@@ -29,10 +29,9 @@ FOLDER = "checkpoints"
 
 def require_same(config: ExperimentConfig, folder: Path) -> None:
     """Raise FileError unless the run in a folder has these settings."""
-    before, now = (dataclasses.asdict(own) for own in (configuration.read(folder / "config.toml"), config))
-    wrong = configuration.difference(before, now)
+    wrong = difference(configuration.read(folder / "config.toml"), config)
     if wrong:
-        raise FileError(f"{folder}: its run was made with another {wrong}; give that again, or another --out")
+        raise FileError(f"{folder}: its run was made with another {wrong[0]}; give that again, or another --out")
 
 
 class Progress:
@@ -55,16 +54,15 @@ class Progress:
         self._checkpoints.close()
 
     def save(self, chunk: Chunk) -> None:
-        """Keep a chunk and all before it; returns when it is whole."""
+        """Keep a chunk and all before it, while the next one is computed."""
         if chunk.fields is not None:
             self.mean = np.asarray(chunk.fields.mean[-1])
         scores, learned = joined([*self._chunks, chunk])
         seconds = [c.seconds * (c.done - c.first) for c in (*self._chunks, chunk)]
-        state = {"coupled": _to_keep(chunk.coupled), "mean": self.mean, "scores": scores._asdict()}
+        state = {"coupled": _values(chunk.coupled), "mean": self.mean, "scores": scores._asdict()}
         state |= {} if learned is None else {"learned": learned._asdict()}
         # the last is the best: one is kept
         self._checkpoints.save(chunk.done, state, {"seconds": sum(seconds) / chunk.done}, -chunk.done)
-        self._checkpoints.wait()
         self._chunks.append(chunk._replace(fields=None, coupled=None))
 
     def load(self, like: Coupled) -> Chunk | None:
@@ -76,7 +74,7 @@ class Progress:
         # counts are no numbers where a run went wrong
         series = lambda fields: {name: np.zeros(done, float if name in report.COUNTS else kind) for name in fields}
         own = lambda a: a if isinstance(a, np.ndarray) else jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
-        abstract = {"coupled": jax.tree.map(own, _to_keep(like)), "mean": np.zeros(self._shape, kind)}
+        abstract = {"coupled": jax.tree.map(own, _values(like)), "mean": np.zeros(self._shape, kind)}
         abstract |= {"scores": series(twin.Scores._fields)} | (
             {"learned": series(Learned._fields)} if self._learns else {}
         )
@@ -92,7 +90,7 @@ class Progress:
         return chunk
 
 
-def _to_keep(coupled: Coupled) -> dict:
-    """The same as a dictionary, without a model that is None; what each process has whole for itself as values."""
+def _values(coupled: Coupled) -> dict:
+    """`Coupled.parts`, what each of several processes has whole for itself as values: Orbax writes global arrays."""
     own = lambda a: np.asarray(a) if jax.process_count() > 1 and a.is_fully_addressable else a
-    return {name: jax.tree.map(own, part) for name, part in coupled._asdict().items() if part is not None}
+    return jax.tree.map(own, coupled.parts)

@@ -7,10 +7,11 @@ description ends with its unit in brackets, and `scripts/*.py --help` prints it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import sys
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as _dataclass
@@ -75,6 +76,16 @@ def one_line(error: ValidationError) -> str:
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     text = f"{field}: {message}{more}" if field else f"{message}{more}"
     return " ".join(text.split())
+
+
+def difference(one, other, name: str = "") -> tuple[str, Any, Any] | None:
+    """Dotted name and both values of the first entry in which two trees differ, of dictionaries or settings."""
+    one, other = (dataclasses.asdict(tree) if dataclasses.is_dataclass(tree) else tree for tree in (one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = dict.fromkeys([*one, *other])
+        inner = (difference(one.get(key), other.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
+        return next((found for found in inner if found), None)
+    return None if one == other else (name, one, other)
 
 
 class Parser(argparse.ArgumentParser):

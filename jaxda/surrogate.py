@@ -29,7 +29,7 @@ from jaxda.output.netcdf import FileError
 from jaxda.output.training_log import TrainingLog
 from jaxda.parallel import sharding
 from jaxda.parallel.sharding import Layout, ParallelConfig
-from jaxda.settings import Count, NonNegative, Positive, Seed, described, one_line, settings
+from jaxda.settings import Count, NonNegative, Positive, Seed, described, difference, one_line, settings
 from jaxda.sources import Source
 from jaxda.training import dataset, flops, simulator, trainer
 from jaxda.training.dataset import DataConfig, Series, Statistics
@@ -311,25 +311,15 @@ def resumed(checkpoints: Checkpoints, config: SurrogateConfig, like: TrainState,
         train=dataclasses.replace(own.train, patience=None, log_every=1),
         parallel=ParallelConfig(),
     )
-    for part in dataclasses.fields(SurrogateConfig):
-        was, now = (getattr(free(either), part.name) for either in (before, config))
-        if was != now:
-            raise FileError(
-                f"{place}: was trained with other settings, {difference(part.name, was, now)}; give another --out"
-            )
+    wrong = difference(free(before), free(config))
+    if wrong:
+        was = f"{wrong[0]} = {wrong[1]}, now {wrong[2]}"
+        raise FileError(f"{place}: was trained with other settings, {was}; give another --out")
     abstract = partial(jax.tree.map, lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding))
     state = checkpoints.restore(number, abstract(like))
     # step 0 is the start of the data, and all that converted weights have
     data = None if data is None or number == 0 else checkpoints.restore(number, abstract(data), "data")
     return state, data, normalisation, tuple(meta["best"])
-
-
-def difference(name: str, was, now) -> str:
-    """The first field in which two settings differ, in words."""
-    if not dataclasses.is_dataclass(was):
-        return f"{name} = {was}, now {now}"
-    field = next(f.name for f in dataclasses.fields(was) if getattr(was, f.name) != getattr(now, f.name))
-    return f"{name}.{field} = {getattr(was, field)}, now {getattr(now, field)}"
 
 
 def make_validation(

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from jaxda import config as configuration
 from jaxda import experiment
 from jaxda.config import ExperimentConfig
-from jaxda.settings import one_line
+from jaxda.settings import difference, one_line
 
 Value = float | int | bool | str
 #: of the random subset: the same candidates at every call
@@ -123,9 +123,9 @@ class Folder:
             before = tomllib.loads((self.path / "tune.toml").read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError):
             raise ValueError(f"{self.path}: holds no search of settings; give another --out, or move it away") from None
-        wrong = configuration.difference(before, tomllib.loads(self._settings))
+        wrong = difference(before, tomllib.loads(self._settings))
         if wrong:
-            raise ValueError(f"{self.path}: made with another {wrong}; give another --out, or move it away")
+            raise ValueError(f"{self.path}: made with another {wrong[0]}; give another --out, or move it away")
         if not self._table.exists():
             return
         text = self._table.read_text(encoding="utf-8")

@@ -77,6 +77,11 @@ class Coupled(NamedTuple):
     ensemble: Array
     model: Any
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """By name, as checkpoints hold them: without a model that is None."""
+        return {name: part for name, part in self._asdict().items() if part is not None}
+
 
 def coupled_cycle(
     key: Array,

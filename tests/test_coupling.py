@@ -333,7 +333,7 @@ UNFIT = [
     (of_settings(), "surrogate", {"interval_hours": 8 / 3},
      "lead_hours = 4 does not divide the cycle, interval_hours = 2.66667; use a multiple, or train one with a divisor"),
     (of_settings(), "surrogate", {"surrogate.lead_hours": 12.0},
-     "lead_hours = 12: it was not trained with it; use one of 4"),
+     "lead_hours = 12: the surrogate was not trained with it; use one of 4"),
     (of_settings(data=DataConfig(lead_hours=(24.0,))), "surrogate", {}, "lead_hours = 24 does not divide the cycle"),
     (of_statistics(0.0, 3.0), "surrogate", {}, "normalisation of boundary 0 = "),
     (of_statistics(0.0, 0.3), "surrogate", {}, "train one on its states"),
@@ -383,7 +383,7 @@ def test_no_forecaster_is_made_of_bad_settings(made, given, said):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--surrogate.lead_hours", "12"], ["filters.ours: ", "lead_hours = 12: it was not trained with it; use one"]),
+        (["--surrogate.lead_hours", "12"], ["filters.ours: ", "lead_hours = 12: the surrogate was not trained"]),
         (["--surrogate.folder", "none"], ["filters.ours: ", "none: no such folder; give one"]),
         (["--filters.ours.forecast", "hybrid", "--surrogate.correction", "{folder}"], ['but forecast = "hybrid"']),
     ],

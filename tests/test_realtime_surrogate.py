@@ -205,7 +205,7 @@ def test_the_script_learns_and_says_so(small, sent, unbroken, tmp_path):
     ("words", "wrong"),
     [
         (["--surrogate.folder", "nowhere"], "nowhere: no such folder"),
-        (["--surrogate.lead_hours", "5.0"], "lead_hours = 5: it was not trained with it; use one of 4"),
+        (["--surrogate.lead_hours", "5.0"], "lead_hours = 5: the surrogate was not trained with it; use one of 4"),
         (["--model.H", "9000.0"], "H = 10000.0, the experiment has 9000.0; train one with that, or change model.H"),
         (["--forecast", "model"], 'filters.online.online = true, but its forecast is the "model"'),
         (["--online.batch", "3"], "filters.online: online.batch = 3 does not divide over 2 devices; use 4"),

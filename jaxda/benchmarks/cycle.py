@@ -86,7 +86,7 @@ def coupled_cycle(case: Case, online: bool = False) -> Run:
     """Ten cycles of the local score filter with the shipped surrogate; the unit is one cycle.
 
     Args:
-        online: whether the surrogate learns; its steps begin at cycle 0 here.
+        online: whether the surrogate learns, from the second cycle on.
 
     Raises:
         ValueError: another grid than the surrogate's.

@@ -30,6 +30,7 @@ from jax.experimental import multihost_utils
 
 from jaxda import __version__
 from jaxda.parallel import ending
+from jaxda.settings import difference
 
 #: rank, size and local rank, of the innermost launcher first: srun may have started what started this process
 VARIABLES = (
@@ -259,19 +260,11 @@ def _agree(found: Launch, settings) -> None:
         return
     if store.blocking_key_value_get("jaxda/digest", wait) != digest:
         first = json.loads(store.blocking_key_value_get("jaxda/settings", wait))
-        field, theirs, ours = _difference(first, json.loads(text))
+        field, theirs, ours = difference(first, json.loads(text))
         cure = "start all alike, or set JAXDA_LAUNCH=single for a run of its own in each"
         raise ValueError(f"{field} = {ours} here, {theirs} on rank 0; {cure}")
     store.key_value_set(f"jaxda/agrees/{found.rank}", "")
     store.blocking_key_value_get("jaxda/agreed", wait)  # nothing is begun while another may still refuse
-
-
-def _difference(one, other, name: str = "") -> tuple[str, object, object]:
-    """Dotted name and values of the first entry in which two trees differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        key = next(key for key in [*one, *other] if one.get(key) != other.get(key))
-        return _difference(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
-    return name, one, other
 
 
 # Ending

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxda import observations
+from jaxda import observations, twin
 from jaxda.config import ExperimentConfig
 from jaxda.experiment import World
 from jaxda.output import netcdf, observation_file, product_file
@@ -79,8 +79,7 @@ def make_observations(config: ExperimentConfig, world: World) -> Callable[[int],
     observe = jax.jit(world.observe)
 
     def of_cycle(number: int) -> Observations:
-        key = jax.random.split(jax.random.fold_in(world.key, number), 3)[0]  # as in twin.cycle
-        found = observe(key, world.truth[number])
+        found = observe(twin.keys(world.key, number).observe, world.truth[number])
         there = np.asarray(observations.given(found)).reshape(-1)
         values, precision = (np.asarray(part).reshape(-1)[there] for part in found)
         return Observations(

@@ -12,6 +12,7 @@ from jaxda import config as configuration
 from jaxda.config import ExperimentConfig, OutputConfig
 from jaxda.output import report
 from jaxda.output.atomic import replacing
+from jaxda.settings import difference
 
 SETTINGS = "realtime.toml"
 
@@ -30,8 +31,9 @@ def prepare(out: Path, config: ExperimentConfig) -> bool:
     before = configuration.read(out / SETTINGS)
     # how long a run is may change
     free = lambda one: dataclasses.replace(one, cycles=1, title="", output=OutputConfig())
-    if free(before) != free(config):
-        raise ValueError(f"{out}: was begun with {_difference(free(before), free(config))}; give another --out")
+    wrong = difference(free(before), free(config))
+    if wrong:
+        raise ValueError(f"{out}: was begun with {wrong[0]} = {wrong[1]}, now {wrong[2]}; give another --out")
     return True
 
 
@@ -39,18 +41,6 @@ def begin(out: Path, config: ExperimentConfig) -> None:
     """Write down the settings: from here on `out` is this run's."""
     with replacing(out / SETTINGS) as hidden:
         configuration.write(hidden, config)
-
-
-def _difference(was, now, name: str = "") -> str:
-    """The first field in which two settings differ, in words."""
-    if dataclasses.is_dataclass(was) and type(was) is type(now):
-        parts = ((f.name, getattr(was, f.name), getattr(now, f.name)) for f in dataclasses.fields(was))
-    elif isinstance(was, dict) and was.keys() == now.keys():
-        parts = ((key, was[key], now[key]) for key in was)
-    else:
-        return f"{name} = {was}, now {now}"
-    part, *values = next(part for part in parts if part[1] != part[2])
-    return _difference(*values, f"{name}.{part}".lstrip("."))
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def run(
             _save(checkpoints, 0, system.first(ensemble), {"origin": host.now()})
         number = checkpoints.last
         meta = checkpoints.meta(number)
-        coupled = Coupled(**{"model": None} | checkpoints.restore(number, _without_none(system.abstract)))
+        coupled = Coupled(**{"model": None} | checkpoints.restore(number, system.abstract.parts))
         rows = product_file.rows_before(out / STATUS, number)
         used = {int(row["cycle"]): row["file"] for row in rows if row["file"]}
         time_of = lambda path: system.read(path)[0]
@@ -259,13 +259,8 @@ def _record(learned: Learned | None) -> dict[str, float]:
 
 def _save(checkpoints: Checkpoints, number: int, coupled: Coupled, meta: dict[str, Any]) -> None:
     """What cycle `number` starts from, on the disk when this returns; the one before is deleted after that."""
-    checkpoints.save(number, _without_none(coupled), meta, error=-number)
+    checkpoints.save(number, coupled.parts, meta, error=-number)
     checkpoints.wait()
-
-
-def _without_none(coupled: Coupled) -> dict[str, Any]:
-    """The same as a dictionary without a model that is None."""
-    return {name: part for name, part in coupled._asdict().items() if part is not None}
 
 
 def _event(out: Path, verdict: Verdict, path: Path | None) -> None:
