@@ -1,6 +1,5 @@
 """How a script finds out which process of how many it is, and what it says where the environment is odd."""
 
-import dataclasses
 
 import jax
 import numpy as np
@@ -137,17 +136,6 @@ def test_the_description_names_versions_and_devices():
     assert "1 process, 2 x cpu" in text or jax.default_backend() != "cpu"
     assert f"jax {jax.__version__}" in text
     assert "8 processes (srun)" in launch.describe(Launch("srun", 5, 8, 2), "float32")
-
-
-def test_differences_of_settings_have_their_field():
-    @dataclasses.dataclass
-    class Inner:
-        n: int = 1
-
-    one = {"a": 1, "inner": dataclasses.asdict(Inner(1))}
-    other = {"a": 1, "inner": dataclasses.asdict(Inner(2))}
-    assert launch._difference(one, other) == ("inner.n", 1, 2)
-    assert launch._difference({"a": 1}, {"a": 1, "b": {"c": 2}}) == ("b", None, {"c": 2})
 
 
 def test_lines_carry_a_prefix_however_they_are_written(capsys):
