@@ -21,7 +21,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxda import coupling, observations, twin
-from jaxda.config import ExperimentConfig
+from jaxda.config import ExperimentConfig, FilterConfig
 from jaxda.coupling import Forecaster
 from jaxda.filters import baselines, ensf, letkf, local_score
 from jaxda.filters.baselines import Climate
@@ -62,6 +62,10 @@ class World:
     operator: Operator
     observe: twin.Observe
     key: Array
+
+    def seen_by(self, settings: FilterConfig) -> Array:
+        """The truth that a filter with these settings observes and is scored against, `(cycles, *shape)`."""
+        return self.truth if settings.shocks else self.calm
 
 
 class Chunk(NamedTuple):
@@ -313,7 +317,7 @@ def run_filter(
         ),
         out_shardings=(Coupled(spread, placed or whole), whole),
     )
-    states = world.truth if config.filters[name].shocks else world.calm
+    states = world.seen_by(config.filters[name])
     coupled = Coupled(jax.device_put(world.first_ensemble(members), spread), model)
     before = resume(coupled)
     chunks, coupled = ([before], before.coupled) if before else ([], coupled)

@@ -76,7 +76,8 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch)
     if writes:
         report.write_json(out / "scores.json", records, dataclasses.asdict(config))
         if config.output.figures:
-            plots.of_run(out / "figures", config, records, hours, np.asarray(world.truth[-1]), last)
+            truths = {name: np.asarray(world.seen_by(config.filters[name])[-1]) for name in names}
+            plots.of_run(out / "figures", config, records, hours, truths, last)
         report.print_lines([report.score_table(config.title or out.name, records, config.unit), f"written to {out}"])
     return 0 if all(record.status == "ok" for record in records.values()) else 3
 

@@ -164,6 +164,7 @@ def test_a_training_on_the_simulator_goes_on_from_it(files):
         assert checkpoints.last == 2
 
 
+@pytest.mark.long
 def test_a_training_of_ours_starts_another(files, tiny_series):
     """Its average weights and statistics are those of the folder; longer roll-outs may follow, or forecasts alone."""
     own = configuration.read(files / "vit.toml", {}, surrogate.SurrogateConfig)

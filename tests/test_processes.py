@@ -111,6 +111,7 @@ def contents(folder):
     return sorted(name for name in names if not name.startswith("checkpoints"))
 
 
+@pytest.mark.long
 def test_two_processes_give_one_process_bit_for_bit(alone, tmp_path, cache):
     path, before = alone(LORENZ)
     first, second = processes.run(2, "srun", OSSE, path, "--out", tmp_path / "run", **cache)
@@ -127,6 +128,7 @@ def test_two_processes_give_one_process_bit_for_bit(alone, tmp_path, cache):
     assert "2 processes (srun), 2 x cpu, float32" in first.err
 
 
+@pytest.mark.long
 def test_four_processes_give_one_process_to_rounding(alone, tmp_path, cache):
     path, before = alone(LORENZ_WORLD)
     ended = processes.run(4, "torchrun", OSSE, path, "--out", tmp_path / "run", **cache)

@@ -102,6 +102,7 @@ def record_of(row):
     return {name: float(row[f"learning_{name}"]) for name in ("before", "after", "gain", "drift", "rolled_back")}
 
 
+@pytest.mark.long
 def test_a_surrogate_forecasts_and_learns_as_in_the_twin_experiment(small, parts, sent, unbroken, tmp_path):
     _, config, _, _, world = small
     for name, out in {"LETKF": run(small, parts["LETKF"], sent, tmp_path), "online": unbroken}.items():
@@ -125,6 +126,7 @@ class Killed(BaseException):
     """What nothing catches."""
 
 
+@pytest.mark.long
 def test_a_run_that_learns_goes_on_bit_for_bit_where_it_was_killed(small, parts, sent, unbroken, tmp_path, monkeypatch):
     original, calls = loop._save, []
 
@@ -154,6 +156,7 @@ def tree_of(out, own):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(checkpoint_of(out, own))]
 
 
+@pytest.mark.long
 def test_a_cycle_without_observations_is_not_learned_from(small, parts, sent, tiny_training, tmp_path):
     """Nor is the one after it, which knows of no analysis 12 h before."""
     own = parts["online"]
@@ -178,6 +181,7 @@ def test_a_cycle_without_observations_is_not_learned_from(small, parts, sent, ti
 # The command line
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("settings_of_jax")
 def test_the_script_learns_and_says_so(small, sent, unbroken, tmp_path):
     watch = shutil.copytree(sent, tmp_path / "watch")

@@ -47,6 +47,7 @@ def planned(tmp_path_factory):
     return done.stdout, out / "plan.json", out / "figures"
 
 
+@pytest.mark.long
 def test_memory_and_products_are_those_of_the_model(planned):
     _, file, _ = planned
     plans = {one["name"]: one for one in json.loads(file.read_text())["plans"]["vit_tiny"]}
@@ -64,6 +65,7 @@ def test_memory_and_products_are_those_of_the_model(planned):
     assert in_blocks == 3 * config.depth * (24 * length * width**2 + 4 * length**2 * width)
 
 
+@pytest.mark.long
 def test_communication_is_that_of_the_strategy(planned):
     _, file, _ = planned
     plans = {one["name"]: one for one in json.loads(file.read_text())["plans"]["vit_tiny"]}
@@ -83,6 +85,7 @@ def test_communication_is_that_of_the_strategy(planned):
     assert of("zero3", "reduce-scatter") < of("zero3", "all-gather") <= 2 * whole
 
 
+@pytest.mark.long
 def test_the_best_messages_are_compiled_too(planned):
     _, file, _ = planned
     tree = json.loads(file.read_text())
@@ -95,6 +98,7 @@ def test_the_best_messages_are_compiled_too(planned):
     assert compiled["as_compiled"]["communication"] == pytest.approx(said["best"]["communication"], rel=0.15)
 
 
+@pytest.mark.long
 def test_what_is_said_and_drawn(planned):
     said, _, figures = planned
     assert "vit_tiny: 8 devices, 1 samples or members on each" in said
@@ -103,6 +107,7 @@ def test_what_is_said_and_drawn(planned):
     assert {path.name for path in figures.iterdir()} == {"plan_memory.png", "plan_shares.png", "plan_scaling.png"}
 
 
+@pytest.mark.long
 def test_the_plans_are_read_again_for_another_machine(planned, tmp_path):
     said, file, _ = planned
     small = tmp_path / "small.toml"

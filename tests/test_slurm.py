@@ -243,6 +243,7 @@ kind = "free-run"
 """
 
 
+@pytest.mark.long
 def test_seeds_and_one_experiment_over_all_ranks(submit, where):
     (where / "small.toml").write_text(SMALL)
     job, _ = submit("small.toml", real=True)
@@ -258,6 +259,7 @@ def test_seeds_and_one_experiment_over_all_ranks(submit, where):
         np.testing.assert_allclose(*([float(v) for v in line.split(",")[1:]] for line in (one, two)), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_a_nature_run_goes_on_after_it_was_put_back(start, submit, where):
     """Days enough that it is stopped on its way."""
     words = ("short", "--N", "16", "--spinup-days", "1", "--days", "4000")

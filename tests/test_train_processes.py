@@ -17,6 +17,7 @@ def scores(folder):
         return [[float(row[name]) for name in ("loss", "rmse_1", "rmse_3")] for row in csv.DictReader(file)]
 
 
+@pytest.mark.long
 def test_two_processes_find_what_one_does(tiny_training, tmp_path):
     one, series, _ = tiny_training
     out = tmp_path / "two"

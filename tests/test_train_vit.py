@@ -50,6 +50,7 @@ def final(out):
         return checkpoints.last, [np.asarray(leaf) for leaf in state], checkpoints.meta(checkpoints.last)
 
 
+@pytest.mark.long
 def test_a_run_killed_on_the_way_goes_on_bit_for_bit(tmp_path, series):
     surrogate.train(tiny(), series, tmp_path / "whole")
 

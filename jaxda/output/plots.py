@@ -52,58 +52,61 @@ def spectrum(path: str | Path, energies: Mapping[str, np.ndarray], length: float
     figure.savefig(path, dpi=150)
 
 
-def rmse_against_time(path: str | Path, records: Mapping, hours: np.ndarray, unit: str, sigma=None, title="") -> None:
+def rmse_against_time(path: str | Path, panels: Mapping, hours: np.ndarray, unit: str, sigma=None, title="") -> None:
     """Analysis error of every experiment against time, with the observation error as a line.
 
     Args:
         path: figure to write.
-        records: name -> record with `scores.rmse_a` (T,).
+        panels: name of a panel -> (name -> record with `scores.rmse_a` (T,)), panels one below the other.
         hours: times of the analyses (T,) [h].
         unit: of the scores.
         sigma: standard deviation(s) of the observation errors in that unit, drawn dotted; None to leave out.
         title: line above the figure.
     """
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(7.2, 0.6 + 3.8 * len(panels)), layout="constrained")
+    all_axes = figure.subplots(len(panels), squeeze=False, sharex=True, sharey=True)[:, 0]
     width = -(-len(hours) // 400)  # cycles in a mean, so that long series stay apart
     means = lambda series: np.add.reduceat(series, np.arange(0, len(series), width)) / counts
     counts = np.diff(np.append(np.arange(0, len(hours), width), len(hours)))
-    for i, (name, record) in enumerate(records.items()):
-        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
-        error = means(np.asarray(record.scores.rmse_a, float))
-        axes.semilogy(means(np.asarray(hours) / 24.0), error, label=name, linewidth=1.5, **style)
     shown = "" if unit == "1" else f" {unit}"
-    for value in np.unique(np.atleast_1d(np.asarray(sigma if sigma is not None else [], float))):
-        axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2, label=f"observation error {value:g}{shown}")
     of = f", means of {width} cycles" if width > 1 else ""
-    axes.set(xlabel="time [day]", ylabel=f"analysis RMSE{f' [{unit}]' if shown else ''}{of}")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.grid(which="both", color="0.92", linewidth=0.6)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    for axes, (panel, records) in zip(all_axes, panels.items(), strict=True):
+        for i, (name, record) in enumerate(records.items()):
+            style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
+            error = means(np.asarray(record.scores.rmse_a, float))
+            axes.semilogy(means(np.asarray(hours) / 24.0), error, label=name, linewidth=1.5, **style)
+        for value in np.unique(np.atleast_1d(np.asarray(sigma if sigma is not None else [], float))):
+            axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2, label=f"observation error {value:g}{shown}")
+        axes.set(ylabel=f"analysis RMSE{f' [{unit}]' if shown else ''}{of}", title=panel if len(panels) > 1 else "")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.grid(which="both", color="0.92", linewidth=0.6)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    all_axes[-1].set_xlabel("time [day]")
     if title:
         figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=150)
 
 
-def snapshot(path: str | Path, truth: np.ndarray, analyses: Mapping, length: float, title: str = "") -> None:
+def snapshot(path: str | Path, truths: Mapping, analyses: Mapping, length: float, title: str = "") -> None:
     """Truth, analysis and error of every experiment at one boundary and time, a row an experiment.
 
     Args:
         path: figure to write.
-        truth: temperature `(N, N)` in K, or a Lorenz-96 state `(d,)`.
+        truths: name -> temperature `(N, N)` in K, or a Lorenz-96 state `(d,)`.
         analyses: name -> ensemble mean of the same shape and unit; experiments that went non-finite left out.
         length: side of the square [m].
         title: line above the figure.
     """
-    if truth.ndim == 1:
-        return _state_lines(path, truth, analyses, title)
+    any_truth = next(iter(truths.values()))
+    if any_truth.ndim == 1:
+        return _state_lines(path, any_truth, analyses, title)
     figure = Figure(figsize=(9.0, 2.7 * len(analyses) + 0.5), layout="constrained")
     rows = figure.subplots(len(analyses), 3, squeeze=False, sharex=True, sharey=True)
-    limit = float(np.abs(truth).max())
+    limit = float(np.abs(any_truth).max())
     for (name, mean), row in zip(analyses.items(), rows, strict=True):
-        field_row(figure, row, truth, mean, ("truth", name), limit, length)
+        field_row(figure, row, truths[name], mean, ("truth", name), limit, length)
     for axes in rows[-1]:
         axes.set_xlabel("x [1000 km]")
     figure.suptitle(title, fontsize="medium")
@@ -217,26 +220,30 @@ def rates(path: str | Path, found: Mapping, title: str = "") -> None:
     figure.savefig(path, dpi=150)
 
 
-def of_run(folder: Path, config, records: Mapping, hours: np.ndarray, truth: np.ndarray, means: Mapping) -> None:
+def of_run(folder: Path, config, records: Mapping, hours: np.ndarray, truths: Mapping, means: Mapping) -> None:
     """All figures of a twin experiment: `rmse.png` and a `snapshot` of its last cycle, one a boundary.
 
     Args:
         folder: made if it is not there.
-        config: of the experiment (`jaxda.config.ExperimentConfig`).
-        records: name -> record, hours: times (T,) [h], both as for `rmse_against_time`.
-        truth: last true state `(*shape)`, in the unit of the states.
+        config: of the experiment (`jaxda.config.ExperimentConfig`); rows without its shocks have a panel of their own.
+        records: name -> record, hours: times (T,) [h].
+        truths: name -> its last true state `(*shape)`, in the unit of the states.
         means: name -> last analysis mean, the same; experiments that went non-finite left out.
     """
     folder.mkdir(exist_ok=True)
     sigma = config.observations.sigma if config.observations.operator != "arctan" else None
-    rmse_against_time(folder / "rmse.png", records, hours, config.unit, sigma, config.title)
+    with_shocks = {name: record for name, record in records.items() if config.filters[name].shocks}
+    without = {name: record for name, record in records.items() if name not in with_shocks}
+    panels = {name: own for name, own in {"with shocks": with_shocks, "without shocks": without}.items() if own}
+    rmse_against_time(folder / "rmse.png", panels, hours, config.unit, sigma, config.title)
     means = {name: config.kelvin * mean for name, mean in means.items() if np.isfinite(mean).all()}
+    truths = {name: config.kelvin * truths[name] for name in means}
     if not means:
         return
     title = f"{config.title}, day {hours[-1] / 24:g}"
-    if truth.ndim == 1:
-        return snapshot(folder / "snapshot.png", truth, means, 0.0, title)
+    if len(config.model.shape) == 1:
+        return snapshot(folder / "snapshot.png", truths, means, 0.0, title)
     for level, boundary in enumerate(("lower", "upper")):
-        at = {name: mean[level] for name, mean in means.items()}
+        at = lambda states, level=level: {name: state[level] for name, state in states.items()}
         name = folder / f"snapshot_{boundary}.png"
-        snapshot(name, config.kelvin * truth[level], at, config.model.L, f"{title}, {boundary} boundary")
+        snapshot(name, at(truths), at(means), config.model.L, f"{title}, {boundary} boundary")

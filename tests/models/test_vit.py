@@ -132,7 +132,7 @@ def test_lead_time_and_every_array_matter():
     params, (x, lead_time) = vit.init(KEY, own), states()
     params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(KEY, a.shape), params)  # the query starts at zero
     loss = lambda params, lead_time: jnp.sum(vit.apply(own, params, x, lead_time) ** 2)
-    by_params, by_time = jax.grad(loss, (0, 1))(params, lead_time)
+    by_params, by_time = jax.jit(jax.grad(loss, (0, 1)))(params, lead_time)
     still = [
         jax.tree_util.keystr(path) for path, g in jax.tree.leaves_with_path(by_params) if not (jnp.abs(g) > 0).any()
     ]
@@ -166,6 +166,7 @@ def test_all_blocks_are_run_and_the_last_is_skipped_most():
     assert (trained(params | {"blocks": changed(0)}) != trained(params)).any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("remat", ["block", "dots"])
 def test_remat_changes_memory_not_numbers(x64, assert_near, remat):
     params, (x, lead_time) = jax.tree.map(jnp.float64, vit.init(KEY, TINY)), states()

@@ -1,6 +1,5 @@
 """How a script finds out which process of how many it is, and what it says where the environment is odd."""
 
-
 import jax
 import numpy as np
 import pytest

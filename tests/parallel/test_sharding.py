@@ -75,6 +75,7 @@ def promised(found):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_and_weights_are_those_of_one_device(found, name):
     case, alone = found["cases"][name], found["cases"]["alone"]
@@ -83,6 +84,7 @@ def test_loss_and_weights_are_those_of_one_device(found, name):
     assert case["error"] < 1e-6 * 0.02  # weights are of order 0.02
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_collectives_are_those_promised_and_no_others(found, name):
     words = ("kind", "times", "bytes", "devices", "looped")
@@ -91,6 +93,7 @@ def test_collectives_are_those_promised_and_no_others(found, name):
     assert found["cases"]["alone"]["collectives"] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_each_device_holds_what_is_promised(found, name):
     case, whole, uncut = found["cases"][name], found["whole"], found["uncut"]

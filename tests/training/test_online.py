@@ -68,7 +68,7 @@ def learner_of(config, pairs, a=0.5, numbers=None, layout=None):
     learner = online.init(config, task(), of(a), offline_samples(a), layout)
     numbers = np.arange(1, len(pairs.start) + 1) if numbers is None else np.asarray(numbers)
     window = jax.tree.map(lambda all, some: all.at[numbers % config.window].set(some), learner.window, pairs)
-    there = learner.numbers.at[numbers % config.window].set(numbers)
+    there = learner.numbers.at[numbers % config.window].set(jnp.asarray(numbers, jnp.int32))
     return learner._replace(window=window, numbers=there, when=jnp.int32(numbers.max()))
 
 
@@ -350,6 +350,7 @@ def test_two_devices_learn_what_one_does(cpus, assert_near):
             assert_near(np.asarray(two), np.asarray(one), 1e-4)
 
 
+@pytest.mark.long
 def test_weights_in_parts_learn_what_whole_ones_do(cpus, assert_near):
     """Those of a network, which knows how to gather them."""
     own = vit.ViTConfig(
