@@ -69,12 +69,13 @@ def rmse_against_time(path: str | Path, panels: Mapping, hours: np.ndarray, unit
     means = lambda series: np.add.reduceat(series, np.arange(0, len(series), width)) / counts
     counts = np.diff(np.append(np.arange(0, len(hours), width), len(hours)))
     shown = "" if unit == "1" else f" {unit}"
+    thick = 1.5 if len(hours) <= 100 else 0.9
     of = f", means of {width} cycles" if width > 1 else ""
     for axes, (panel, records) in zip(all_axes, panels.items(), strict=True):
         for i, (name, record) in enumerate(records.items()):
             style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
             error = means(np.asarray(record.scores.rmse_a, float))
-            axes.semilogy(means(np.asarray(hours) / 24.0), error, label=name, linewidth=1.5, **style)
+            axes.semilogy(means(np.asarray(hours) / 24.0), error, label=name, linewidth=thick, **style)
         for value in np.unique(np.atleast_1d(np.asarray(sigma if sigma is not None else [], float))):
             axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2, label=f"observation error {value:g}{shown}")
         axes.set(ylabel=f"analysis RMSE{f' [{unit}]' if shown else ''}{of}", title=panel if len(panels) > 1 else "")
