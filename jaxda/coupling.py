@@ -96,10 +96,11 @@ def check(config: ExperimentConfig) -> None:
     Raises:
         ValueError: as `make_forecaster`.
     """
-    for name in config.filters:
+    first = {config.forecast_of(name): name for name in reversed(config.filters)}  # all of a kind have the same
+    for kind, name in first.items():
         try:
-            if config.forecast_of(name) in ("surrogate", "hybrid"):
-                _read(config, config.forecast_of(name))
+            if kind in ("surrogate", "hybrid"):
+                _read(config, kind)
         except ValueError as error:
             raise ValueError(f"filters.{name}: {error}") from None
 

@@ -82,7 +82,7 @@ class Progress:
         host = lambda part: jax.tree.map(lambda like, a: np.asarray(a, like.dtype), abstract[part], state[part])
         self.mean = host("mean")
         placed = lambda like, a: a if isinstance(a, jax.Array) else jax.device_put(a, like.sharding)
-        coupled = jax.tree.map(placed, like, Coupled(state["coupled"]["ensemble"], state["coupled"].get("model")))
+        coupled = jax.tree.map(placed, like, Coupled.of(state["coupled"]))
         learned = Learned(**host("learned")) if self._learns else None
         seconds = self._checkpoints.meta(done)["seconds"]
         chunk = Chunk(0, twin.Scores(**host("scores")), None, learned, coupled, seconds)

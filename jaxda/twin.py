@@ -82,6 +82,11 @@ class Coupled(NamedTuple):
         """By name, as checkpoints hold them: without a model that is None."""
         return {name: part for name, part in self._asdict().items() if part is not None}
 
+    @classmethod
+    def of(cls, parts: dict[str, Any]) -> Coupled:
+        """What these `parts` are of."""
+        return cls(**{"model": None} | parts)
+
 
 def coupled_cycle(
     key: Array,

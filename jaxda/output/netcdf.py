@@ -346,7 +346,7 @@ class AnalysisFile:
             cycles.setncatts({"long_name": "number of analyses written", "units": "1"})
             cycles[:] = 0
             own = lambda name, lead, about: add_state(nc, f"{self._stem}_{name}", lead, space, config, long_name=about)
-            own("truth", ("t",), "truth")
+            own("truth", ("t",), "truth, with the shocks that experiments without them do not see")
             own("mean", ("experiment", "t"), "mean of the analysis ensemble")
             own("spread", ("experiment", "t"), "standard deviation of the analysis ensemble")
             if members:

@@ -102,7 +102,7 @@ def snapshot(path: str | Path, truths: Mapping, analyses: Mapping, length: float
     """
     any_truth = next(iter(truths.values()))
     if any_truth.ndim == 1:
-        return _state_lines(path, any_truth, analyses, title)
+        return _state_lines(path, truths, analyses, title)
     figure = Figure(figsize=(9.0, 2.7 * len(analyses) + 0.5), layout="constrained")
     rows = figure.subplots(len(analyses), 3, squeeze=False, sharex=True, sharey=True)
     limit = float(np.abs(any_truth).max())
@@ -133,11 +133,16 @@ def field_row(figure: Figure, row, truth: np.ndarray, estimate: np.ndarray, name
     row[0].set_ylabel("y [1000 km]")
 
 
-def _state_lines(path, truth, analyses, title) -> None:
+def _state_lines(path, truths, analyses, title) -> None:
     figure = Figure(figsize=(8.0, 4.0), layout="constrained")
     axes = figure.subplots()
-    shown = slice(0, min(len(truth), 100))
-    axes.plot(truth[shown], color="black", linewidth=2.0, label="truth")
+    shown = slice(0, 100)
+    different = {}  # with the first experiment that sees it
+    for name, truth in truths.items():
+        different.setdefault(truth.tobytes(), name)
+    for grey, name in zip(("black", "0.6"), different.values(), strict=False):  # with and without shocks
+        label = "truth" if len(different) == 1 else f"truth of {name}"
+        axes.plot(truths[name][shown], color=grey, linewidth=2.0, label=label)
     for i, (name, mean) in enumerate(analyses.items()):
         axes.plot(mean[shown], color=COLOURS[i % len(COLOURS)], linewidth=1.1, label=name)
     axes.set(xlabel="variable", ylabel="x")
@@ -233,7 +238,8 @@ def of_run(folder: Path, config, records: Mapping, hours: np.ndarray, truths: Ma
     """
     folder.mkdir(exist_ok=True)
     sigma = config.observations.sigma if config.observations.operator != "arctan" else None
-    with_shocks = {name: record for name, record in records.items() if config.filters[name].shocks}
+    shocked = lambda name: config.filters[name].shocks or config.shocks.kind == "none"  # then there is one truth
+    with_shocks = {name: record for name, record in records.items() if shocked(name)}
     without = {name: record for name, record in records.items() if name not in with_shocks}
     panels = {name: own for name, own in {"with shocks": with_shocks, "without shocks": without}.items() if own}
     rmse_against_time(folder / "rmse.png", panels, hours, config.unit, sigma, config.title)

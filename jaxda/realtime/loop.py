@@ -118,7 +118,7 @@ def run(
             _save(checkpoints, 0, system.first(ensemble), {"origin": host.now()})
         number = checkpoints.last
         meta = checkpoints.meta(number)
-        coupled = Coupled(**{"model": None} | checkpoints.restore(number, system.abstract.parts))
+        coupled = Coupled.of(checkpoints.restore(number, system.abstract.parts))
         rows = product_file.rows_before(out / STATUS, number)
         used = {int(row["cycle"]): row["file"] for row in rows if row["file"]}
         time_of = lambda path: system.read(path)[0]
