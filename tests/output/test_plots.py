@@ -21,8 +21,6 @@ def drawn(monkeypatch, tmp_path):
         file = tmp_path / "a.toml"
         file.write_text('[model]\nkind = "lorenz96"\ndim = 8\n[filters.a]\nkind = "letkf"\ncutoff = 5.0\n')
         filters = {f"filters.{name}": {"kind": "free-run", "shocks": shocks} for name, shocks in rows.items()}
-            f"filters.{name}": {"kind": "free-run", "shocks": shocks} for name, shocks in rows.items()
-        }
         config = configuration.read(file, filters | {"filters.a.shocks": rows["a"], "shocks.kind": kind})
         states = {name: np.full(8, float(shocks)) for name, shocks in rows.items()}
         plots.of_run(tmp_path / "figures", config, dict.fromkeys(rows), np.arange(3.0), states, states)
