@@ -30,7 +30,7 @@ from jaxda.numerics import spectral, timestep
 from jaxda.observations import Operator
 from jaxda.output import netcdf
 from jaxda.parallel.launch import from_first
-from jaxda.parallel.mesh import member_mesh
+from jaxda.parallel.mesh import jitted, member_mesh
 from jaxda.training.online import Learned
 from jaxda.truth import MODELS, make_truth_advance, steps_in
 from jaxda.twin import Coupled
@@ -304,7 +304,7 @@ def run_filter(
     mesh = mesh_of(config, name)
     model, forecast, learn, placed = forecaster or make_forecaster(config, world, name)
     spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("member",), ()))
-    run = jax.jit(
+    run = jitted(
         partial(
             twin.coupled_cycle,
             forecast=forecast,
@@ -315,6 +315,7 @@ def run_filter(
             scale=config.kelvin,
             keep_members=config.output.members,
         ),
+        mesh,
         out_shardings=(Coupled(spread, placed or whole), whole),
     )
     states = world.seen_by(config.filters[name])

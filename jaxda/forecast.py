@@ -18,7 +18,7 @@ from jaxda import diagnostics
 from jaxda.models import sqg
 from jaxda.numerics import timestep
 from jaxda.output.starts import Starts
-from jaxda.parallel.mesh import over_members
+from jaxda.parallel.mesh import jitted, over_members
 from jaxda.surrogate import SurrogateConfig, Trained, apply_of
 from jaxda.training.dataset import HOURS_PER_DAY, Statistics
 
@@ -100,9 +100,9 @@ def make_steps(trained: Trained, lead_hours: float | None = None, mesh: Mesh | N
         raise ValueError(f"lead_hours = {hours:g} is not a multiple of the model's step, {config.model.step_hours:g} h")
     step = make_step(config, trained.statistics, hours)
     # each device its own: cut by the compiler, the transforms of a first guess fail on CPUs (jaxlib 0.10.2)
-    spread = jax.jit(over_members(lambda states, params: step(params, states), mesh))
+    spread = jitted(over_members(lambda states, params: step(params, states), mesh), mesh)
     params = placed(trained.params, mesh)
-    model = jax.jit(over_members(sqg.make_advance(config.model, between), mesh))
+    model = jitted(over_members(sqg.make_advance(config.model, between), mesh), mesh)
     return Steps(lambda states: spread(states, params), model, hours, mesh)
 
 

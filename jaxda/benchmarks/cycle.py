@@ -18,7 +18,7 @@ from jaxda.filters import ensf, letkf, local_score
 from jaxda.filters.baselines import Climate
 from jaxda.filters.localization import Geometry
 from jaxda.models import sqg
-from jaxda.parallel.mesh import member_mesh, over_members
+from jaxda.parallel.mesh import jitted, member_mesh, over_members
 from jaxda.training.online import OnlineConfig
 
 #: weights for N = 64 that come with the repository
@@ -57,29 +57,29 @@ class Case:
 
 def sqg_step(case: Case) -> Run:
     """A 12 h forecast of all members; the unit is one step of one member."""
-    return Run(partial(jax.jit(case.forecast), case.ensemble), case.steps * case.members)
+    return Run(partial(jitted(case.forecast, case.mesh), case.ensemble), case.steps * case.members)
 
 
 def letkf_analysis(case: Case) -> Run:
     """One LETKF analysis, 2000 km, every point observed."""
-    return Run(partial(jax.jit(case.letkf), jax.random.key(3), case.ensemble, case.observation))
+    return Run(partial(jitted(case.letkf, case.mesh), jax.random.key(3), case.ensemble, case.observation))
 
 
 def local_score_analysis(case: Case) -> Run:
     """One analysis of the local score filter at its defaults, every point observed."""
-    return Run(partial(jax.jit(case.local_score), jax.random.key(3), case.ensemble, case.observation))
+    return Run(partial(jitted(case.local_score, case.mesh), jax.random.key(3), case.ensemble, case.observation))
 
 
 def ensf_analysis(case: Case) -> Run:
     """One EnSF analysis of the published kind."""
-    return Run(partial(jax.jit(case.ensf), jax.random.key(3), case.ensemble, case.observation))
+    return Run(partial(jitted(case.ensf, case.mesh), jax.random.key(3), case.ensemble, case.observation))
 
 
 def whole_cycle(case: Case) -> Run:
     """Ten cycles with the LETKF: observe, analyse, score, forecast; the unit is one cycle."""
     truth = jnp.broadcast_to(case.truth, (10, *case.truth.shape))
     parts = {"forecast": lambda key, x: case.forecast(x), "observe": case.observe, "analysis": case.letkf}
-    return Run(partial(jax.jit(partial(twin.cycle, **parts)), jax.random.key(4), case.ensemble, truth), 10)
+    return Run(partial(jitted(partial(twin.cycle, **parts), case.mesh), jax.random.key(4), case.ensemble, truth), 10)
 
 
 def coupled_cycle(case: Case, online: bool = False) -> Run:
@@ -105,7 +105,7 @@ def coupled_cycle(case: Case, online: bool = False) -> Run:
     model, forecast, learn, _ = coupling.make_forecaster(config, "coupled", case.operator, climate, case.mesh)
     truth = jnp.broadcast_to(case.truth, (10, *case.truth.shape))
     parts = {"forecast": forecast, "learn": learn, "observe": case.observe, "analysis": case.local_score}
-    run = jax.jit(partial(twin.coupled_cycle, **parts))
+    run = jitted(partial(twin.coupled_cycle, **parts), case.mesh)
     return Run(partial(run, jax.random.key(4), twin.Coupled(case.ensemble, model), truth), 10)
 
 

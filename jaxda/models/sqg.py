@@ -34,6 +34,7 @@ import numpy as np
 from jax import Array
 from pydantic import AfterValidator, Field, model_validator
 
+from jaxda.models import sqg_packed
 from jaxda.numerics import spectral, timestep
 from jaxda.settings import NonNegative, Positive, described, settings
 
@@ -143,7 +144,22 @@ class SQGConfig:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["k", "l", "to_self", "to_other", "relaxed", "rate", "ekman", "damping", "dt", "factor", "stretching"],
+    data_fields=[
+        *(
+            "k",
+            "l",
+            "to_self",
+            "to_other",
+            "relaxed",
+            "rate",
+            "ekman",
+            "damping",
+            "dt",
+            "factor",
+            "stretching",
+            "packed",
+        )
+    ],
     meta_fields=["n", "n_fine"],
 )
 @dataclass(frozen=True)
@@ -151,8 +167,8 @@ class SQGParams:
     """What the step needs, as arrays.
 
     Shapes: k (N/2+1,), l (N,) in 1/m; to_self, to_other, damping (N, N/2+1); relaxed (2, N, N/2+1), the
-    spectrum of q_eq / tdiab; ekman (2, 1, 1) in m/s; scalars rate, dt, factor and stretching = f^2 / nsq. n and
-    n_fine are sizes.
+    spectrum of q_eq / tdiab; ekman (2, 1, 1) in m/s, None for r = 0; scalars rate, dt, factor and
+    stretching = f^2 / nsq. `packed` is what the fast form of a dealiased step needs, else None. n and n_fine are sizes.
     """
 
     k: Array
@@ -161,11 +177,12 @@ class SQGParams:
     to_other: Array
     relaxed: Array
     rate: Array
-    ekman: Array
+    ekman: Array | None
     damping: Array
     dt: Array
     factor: Array
     stretching: Array
+    packed: sqg_packed.PackedParams | None
     n: int
     n_fine: int
 
@@ -216,21 +233,26 @@ def make_params(config: SQGConfig, dtype=None) -> SQGParams:
     argument = np.minimum(mu, 700.0)  # sinh stays finite; 1/sinh is zero long before
     not_mean = (wavenumber > 0).astype(float)
     damping = np.exp(-(config.dt / config.diff_efold) * (wavenumber / (np.pi * n / config.L)) ** config.diff_order)
+    to_self = not_mean * config.H / (mu * np.tanh(argument))
+    to_other = not_mean * config.H / (mu * np.sinh(argument))
+    n_fine = 3 * n // 2 if config.dealias else n
     real = lambda a: jnp.asarray(np.asarray(a), dtype or float)
+    packed = sqg_packed.make_params(k, l, to_self, to_other, damping, n_fine, dtype or float)
     return SQGParams(
         k=real(k),
         l=real(l),
-        to_self=real(not_mean * config.H / (mu * np.tanh(argument))),
-        to_other=real(not_mean * config.H / (mu * np.sinh(argument))),
+        to_self=real(to_self),
+        to_other=real(to_other),
         relaxed=jnp.fft.rfft2(real(jet(config) / config.tdiab)),
         rate=real(1.0 / config.tdiab),
-        ekman=real([config.r, -config.r if config.symmetric else 0.0])[:, None, None],
+        ekman=real([config.r, -config.r if config.symmetric else 0.0])[:, None, None] if config.r else None,
         damping=real(damping),
         dt=real(config.dt),
         factor=real(config.jacobian_factor),
         stretching=real(config.f**2 / config.nsq),
+        packed=packed if config.dealias else None,
         n=n,
-        n_fine=3 * n // 2 if config.dealias else n,
+        n_fine=n_fine,
     )
 
 
@@ -267,8 +289,9 @@ def advection(params: SQGParams, qh: Array, psih: Array) -> Array:
 def tendency(params: SQGParams, qh: Array) -> Array:
     """Spectrum of dq/dt without hyperdiffusion, m/s^2, for PV spectra `(..., 2, N, N/2+1)`."""
     psih = invert(params, qh)
-    wavenumber_squared = params.k[None, :] ** 2 + params.l[:, None] ** 2
-    forcing = params.relaxed - params.rate * qh + params.ekman * wavenumber_squared * psih
+    forcing = params.relaxed - params.rate * qh
+    if params.ekman is not None:
+        forcing = forcing + params.ekman * (params.k[None, :] ** 2 + params.l[:, None] ** 2) * psih
     return forcing - advection(params, qh, psih)
 
 
@@ -278,8 +301,13 @@ def step(params: SQGParams, qh: Array) -> Array:
 
 
 def advance(params: SQGParams, pv: Array, n_steps: int) -> Array:
-    """PV on the grid, `(..., 2, N, N)` in m/s, `n_steps` later."""
-    return jnp.fft.irfft2(timestep.repeated(lambda qh: step(params, qh), n_steps)(jnp.fft.rfft2(pv)))
+    """PV on the grid, `(..., 2, N, N)` in m/s, `n_steps` times `step` later; where dealiased, in its fast form."""
+    if params.packed is None:
+        return jnp.fft.irfft2(timestep.repeated(lambda qh: step(params, qh), n_steps)(jnp.fft.rfft2(pv)))
+    relaxed = sqg_packed.packed(jnp.fft.irfft2(params.relaxed))
+    tendency = sqg_packed.make_tendency(params.packed, relaxed, params.rate, params.ekman, params.factor)
+    one = lambda q: params.packed.damping * timestep.rk4(tendency, params.dt)(q)
+    return sqg_packed.unpacked(timestep.repeated(one, n_steps)(sqg_packed.packed(pv)))
 
 
 def make_advance(config: SQGConfig, n_steps: int, dtype=None) -> timestep.Step:

@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 #: values in a state from which on a CPU takes its members one after another
-LARGE = 8192
+LARGE = 2048
 
 
 def member_mesh(members: int, devices: list | None = None) -> Mesh:
@@ -44,12 +44,24 @@ def member_mesh(members: int, devices: list | None = None) -> Mesh:
     return jax.make_mesh((len(chosen),), ("member",), axis_types=(AxisType.Auto,), devices=chosen)
 
 
+def jitted(function: Callable, mesh: Mesh | None, **options) -> Callable:
+    """`jax.jit` of a program that is spread over a mesh, with its options.
+
+    On several CPU devices each device's part is done by one thread: the cores are busy with the other devices. With
+    XLA's default, threads of its pool for every transform and loop, two devices on two cores took 1.8 times as long for
+    the SQG forecast (docs/benchmarks.md).
+    """
+    if mesh is not None and mesh.size > 1 and mesh.devices.flat[0].platform == "cpu":
+        options |= {"compiler_options": {"xla_cpu_multi_thread_eigen": False}}
+    return jax.jit(function, **options)
+
+
 def over_members(function: Callable[..., Array], mesh: Mesh | None) -> Callable[..., Array]:
     """A function of ensembles `(M, ...)`, member by member, spread over the mesh without communication.
 
     On a CPU each device takes members of LARGE states one after another: what one member needs stays in the core's
-    cache (36 steps of SQG, N = 64, 20 members: 0.80 s on one core, 1.10 s all at once; at N = 32 all at once is twice
-    as fast). Other devices take all of theirs at once.
+    cache (36 steps of SQG, 20 members, two cores: at N = 64 0.85 of the time of all at once, at N = 32 0.66, at N = 16
+    1.3). Other devices take all of theirs at once.
 
     Args:
         function: of states `(..., *shape)`, each by itself; it is given one, `(*shape)`, or several. Further arguments,

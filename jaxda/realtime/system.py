@@ -29,6 +29,7 @@ from jaxda.observations import Observation, Operator, given
 from jaxda.output import observation_file
 from jaxda.output.atomic import replacing
 from jaxda.output.netcdf import FileError
+from jaxda.parallel.mesh import jitted
 from jaxda.realtime.network import on_network
 from jaxda.training.online import Learned
 from jaxda.twin import Coupled
@@ -195,7 +196,7 @@ def make_system(config: ExperimentConfig, climate: Climate) -> System:
     model, forecast, learn, placed = coupling.make_forecaster(config, name, operator, climate, mesh)
     spread_out, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("member",), ()))
 
-    @partial(jax.jit, out_shardings=(spread_out, whole, whole))
+    @partial(jitted, mesh=mesh, out_shardings=(spread_out, whole, whole))
     def assimilate(key, number, ensemble, observation):
         key_analysis = twin.keys(key, number).analysis
         screened = observations.screened(operator, ensemble, observation, config.observations.reject)
@@ -204,15 +205,15 @@ def make_system(config: ExperimentConfig, climate: Climate) -> System:
         posterior = jnp.where(finite, posterior, ensemble)
         return posterior, _innovations(operator, ensemble, posterior, observation, screened, finite), screened
 
-    @partial(jax.jit, out_shardings=(placed or whole, whole))
+    @partial(jitted, mesh=mesh, out_shardings=(placed or whole, whole))
     def learning(key, number, model, ensemble, posterior, used):
         return learn(twin.keys(key, number).learn, number, model, ensemble, posterior, used)
 
-    @partial(jax.jit, out_shardings=(spread_out, whole))
+    @partial(jitted, mesh=mesh, out_shardings=(spread_out, whole))
     def predict(key, number, model, ensemble):
         return forecast(twin.keys(key, number).forecast, number, model, ensemble)
 
-    @partial(jax.jit, out_shardings=whole)
+    @partial(jitted, mesh=mesh, out_shardings=whole)
     def moments(ensemble):
         mean_spread = config.kelvin * diagnostics.mean_spread(ensemble)
         return Moments(ensemble.mean(0), spread(ensemble), mean_spread)
