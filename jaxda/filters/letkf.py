@@ -6,8 +6,8 @@ variances R^-1 times a Gaspari-Cohn taper (their Sec. 2.3 and eqs. 20-25):
     A = (M - 1) I + Y^T R^-1 Y,
     analysis = mean + X [ sqrt(M - 1) A^(-1/2) + A^-1 Y^T R^-1 d ],
 
-with the symmetric square root A^(-1/2). The columns are done in batches of gathers of a fixed size, so
-memory does not grow with the number of observations.
+with the symmetric square root A^(-1/2). The columns are done in batches of gathers of a fixed size, or by convolutions
+where many observations are in reach (`normal_equations`).
 
 With `adaptive`, the innovations first say by which factor lambda the forecast's covariance is too small
 (`inflation.covariance_factor`); X and Y of a column are then multiplied by sqrt(lambda), which is the forecast that
@@ -15,9 +15,10 @@ everything after sees, the relaxation to its spread too. With `additive`, differ
 the analysis at last, so that the next forecast has directions which the members had lost.
 
 With a mesh one all-gather gives every device the whole ensemble, M S bytes with S those of a state; each analyses its
-part of the columns; a second all-gather, of as much, gives every device the whole result, of which it keeps its
-members. Columns that fill up the last batches are gathered too, with regional inflation its factor as one member more;
-without a cut-off there are no columns, and no second gather. No collective is in a loop.
+part of the columns, and another, of as much, gives every device the whole result, of which it keeps its members.
+Convolutions are shared too, and gathered, (M + 3)/2 times M S bytes. Columns that fill up the last batches are gathered
+with the others, with regional inflation its factor as one member more; without a cut-off there are no columns, and no
+second gather. No collective is in a loop.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from jaxda.filters.inflation import (
     with_climate_differences,
 )
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
+from jaxda.filters.normal_equations import batch_of, convolved, convolves, normal_equations, picked
 from jaxda.numerics.matrices import inverse_square_root
 from jaxda.observations import Observation, Operator, cleaned
 from jaxda.parallel.mesh import over_columns, with_all_members
@@ -63,7 +65,7 @@ class LETKFConfig(FilterSettings):
         0.0, "climate's spread times this added to the analysis deviations, as differences of its states [1]"
     )
     rotation: bool = described(False, "rotate the analysis deviations at random, keeping mean and covariance")
-    batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
+    batch: Count = described(256, "columns done at once on a device, at most: bounds the memory [1]")
 
 
 def ensemble_transform(gram: Array, projected: Array) -> Array:
@@ -102,9 +104,22 @@ def make_analysis(
     global_weights = math.isinf(config.cutoff)
     regional = config.adaptive == "regional" and not global_weights  # without a cut-off the region is everything
     taper_between_levels = jnp.asarray(vertical_taper(geometry, config.cutoff, config.vertical_taper))
-    if not global_weights:
+    by_convolution = convolves(geometry, operator, config.cutoff) and not regional
+    if not global_weights and not by_convolution:
         neighbours = make_neighbours(geometry, operator, config.cutoff)
     n_columns = math.prod(geometry.columns)
+
+    def mixed(gram, projected):
+        """Observations of all levels as each level believes them, `(C, levels, M, M)` and `(C, levels, M)`."""
+        mix = taper_between_levels.astype(gram.dtype)
+        return jnp.einsum("kl,lcmn->ckmn", mix, gram), jnp.einsum("kl,lcm->ckm", mix, projected)
+
+    def transformed(columns, x, gram, projected):
+        return jnp.einsum("ckm,ckmn->ckn", x[columns], ensemble_transform(gram, projected))
+
+    def of_convolved(columns, x, entries):
+        """What `at_columns` gives, from the entries of `convolved`."""
+        return transformed(columns, x, *mixed(*picked(entries, columns)))
 
     def at_columns(columns, x, y, innovation, precision):
         """Analysis deviations `(C, levels, M)` at columns `(C,)` from x `(columns, levels, M)` and y `(P, M)`.
@@ -114,12 +129,11 @@ def make_analysis(
         index, taper = neighbours(columns)
         near, seen, taper = y[index], precision[index], taper.astype(y.dtype)
         gram, projected = normal_equations(near, innovation[index], taper * seen)
-        mix = taper_between_levels.astype(y.dtype)
-        gram = jnp.einsum("kl,lcmn->ckmn", mix, gram)
-        projected = jnp.einsum("kl,lcm->ckm", mix, projected)
+        gram, projected = mixed(gram, projected)
         if not regional:
-            return jnp.einsum("ckm,ckmn->ckn", x[columns], ensemble_transform(gram, projected))
+            return transformed(columns, x, gram, projected)
         variance = (near**2).sum(-1) / (near.shape[-1] - 1)
+        mix = taper_between_levels.astype(y.dtype)
         # (..., levels, C, K) -> (..., C, levels K): the region of a column has its observations at all levels
         together = lambda values: jnp.moveaxis(values, -3, -2).reshape(*values.shape[:-3], len(columns), -1)
         around = map(together, (innovation[index], variance, seen, mix[:, :, None, None] * taper))
@@ -149,7 +163,13 @@ def make_analysis(
             moved = jnp.einsum("m...,mn->n...", x, weights)
         else:
             by_column = x.reshape(members, geometry.levels, n_columns).T
-            moved = over_columns(at_columns, n_columns, axis, config.batch)(by_column, y.T, innovation, precision)
+            if by_convolution:
+                one = jnp.ones((), y.dtype)
+                entries = convolved(geometry, config.cutoff, y.T, innovation, precision, one, axis)
+                moved = over_columns(of_convolved, n_columns, axis, config.batch)(by_column, entries)
+            else:
+                batch = batch_of(neighbours, members, config.batch)
+                moved = over_columns(at_columns, n_columns, axis, batch)(by_column, y.T, innovation, precision)
             if regional:
                 moved, root = moved[..., :members], moved[..., members]
                 prior_spread = root.T.reshape(prior_spread.shape) * prior_spread
@@ -166,13 +186,6 @@ def make_analysis(
         return posterior
 
     return with_all_members(analysis, mesh)
-
-
-def normal_equations(y: Array, innovation: Array, weight: Array) -> tuple[Array, Array]:
-    """Y^T W Y `(..., M, M)` and Y^T W d `(..., M)` from y `(..., K, M)`, d and w `(..., K)`."""
-    root = jnp.sqrt(weight)
-    y = y * root[..., None]
-    return jnp.einsum("...km,...kn->...mn", y, y), jnp.einsum("...km,...k->...m", y, root * innovation)
 
 
 def _rotated(key: Array, ensemble: Array) -> Array:

@@ -60,8 +60,8 @@ from jaxda.filters.drift import Drift, make_drift
 from jaxda.filters.ensemble_flow import transport
 from jaxda.filters.inflation import deviations
 from jaxda.filters.innovations import PriorError
-from jaxda.filters.letkf import normal_equations
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
+from jaxda.filters.normal_equations import batch_of, convolved, convolves, normal_equations, picked
 from jaxda.observations import Observation, Operator, cleaned
 from jaxda.parallel.mesh import over_columns, with_all_members
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
@@ -98,7 +98,7 @@ class LocalScoreConfig(FilterSettings):
     sample: Count = described(256, "columns at which q is measured; lambda at four times as many [1]")
     regions: Count = described(1, "regions along each axis that measure it separately [1]")
     iterations: Count = described(3, "passes of expectation propagation where the operator is not linear [1]")
-    batch: Count = described(256, "columns done at once on a device: bounds the memory [1]")
+    batch: Count = described(256, "columns done at once on a device, at most: bounds the memory [1]")
 
 
 def data_of(operator: Operator, observation: Observation, x: Array, reach: Array) -> tuple[Array, Array]:
@@ -226,6 +226,7 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
     levels, n_columns = geometry.levels, math.prod(geometry.columns)
     between_levels = jnp.asarray(vertical_taper(geometry, cutoff, config.vertical_taper))
     neighbours = make_neighbours(geometry, operator, cutoff)
+    by_convolution = config.regions == 1 and convolves(geometry, operator, cutoff)
     few_columns, more_columns = (
         innovations.make_sample(geometry.columns, levels, operator.positions, size)
         for size in (config.sample, MORE * config.sample)
@@ -239,8 +240,11 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
         index, taper = neighbours(columns)
         precision = jnp.where(jnp.isfinite(variance), 1.0 / variance, 0.0)
         weight = taper.astype(y.dtype) ** sharpness[:, None] * precision[index]
-        gram, projected = normal_equations(y[index], datum[index], weight)
-        mix = between_levels.astype(y.dtype)[..., None] ** sharpness
+        return mixed(*normal_equations(y[index], datum[index], weight), sharpness)
+
+    def mixed(gram, projected, sharpness):
+        """Observations of all levels as each level believes them; of the shapes given."""
+        mix = between_levels.astype(gram.dtype)[..., None] ** sharpness
         return jnp.einsum("klc,lcmn->kcmn", mix, gram), jnp.einsum("klc,lcm->kcm", mix, projected)
 
     def measured(mean, y, datum, variance, axis) -> PriorError:
@@ -263,7 +267,8 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
 
                 return jnp.moveaxis(jax.lax.map(one, (q, sharpness)), -1, 0)
 
-            run = over_columns(at, len(sample.columns), axis, config.batch)
+            batch = batch_of(neighbours, y.shape[-1], config.batch)
+            run = over_columns(at, len(sample.columns), axis, batch)
             found = run(sample.columns, sample.own, y, datum, variance, q, sharpness)
             return region_of.total(jnp.moveaxis(found, 0, -1), sample.columns)
 
@@ -285,7 +290,13 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
 
     def at_columns(columns, x, y, datum, variance, sharpness):
         """Analysed members less the forecast's mean, `(C, levels, M)`, from x `(columns, levels, M)`."""
-        gram, projected = equations(columns, y, datum, variance, sharpness[columns])
+        return transported(columns, x, *equations(columns, y, datum, variance, sharpness[columns]))
+
+    def of_convolved(columns, x, entries, sharpness):
+        """What `at_columns` gives, from the entries of `convolved`."""
+        return transported(columns, x, *mixed(*picked(entries, columns), sharpness[columns]))
+
+    def transported(columns, x, gram, projected):
         weights = transport(gram, projected, config.kernel, config.flow_steps)
         return jnp.einsum("ckm,kcmn->ckn", x[columns], weights)
 
@@ -316,8 +327,15 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             q = error.full_rank
             total = flat + operator.interpolate(q).reshape(-1)
             by_column = x.reshape(members, levels, n_columns).T
-            run = over_columns(at_columns, n_columns, axis, config.batch)
-            moved = to_state(run(by_column, observed(x), datum.reshape(-1), total, error.sharpness.reshape(-1)))
+            sharpness, near = error.sharpness.reshape(-1), (observed(x), datum.reshape(-1))
+            if by_convolution:
+                precision = jnp.where(jnp.isfinite(total), 1.0 / total, 0.0)
+                entries = convolved(geometry, cutoff, *near, precision, sharpness[0], axis)
+                run = over_columns(of_convolved, n_columns, axis, config.batch)
+                moved = to_state(run(by_column, entries, sharpness))
+            else:
+                run = over_columns(at_columns, n_columns, axis, batch_of(neighbours, members, config.batch))
+                moved = to_state(run(by_column, *near, total, sharpness))
             increment, moved = deviations(moved)
             white = white_update(operator, q, variance, datum - operator.interpolate(increment))
             left = white_left(operator, q, variance)

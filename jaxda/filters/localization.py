@@ -81,6 +81,13 @@ def vertical_taper(geometry: Geometry, cutoff: float, other: float | None = None
     return np.where(np.eye(geometry.levels, dtype=bool), 1.0, other)
 
 
+def taper_on_grid(geometry: Geometry, cutoff: float) -> np.ndarray:
+    """The taper `(*columns)` of every difference of two columns, that between a column and itself first."""
+    sizes = geometry.columns
+    offsets = np.stack(np.meshgrid(*(np.arange(size) for size in sizes), indexing="ij"), -1)
+    return gaspari_cohn(geometry.spacing * periodic_distance(offsets, sizes) / cutoff)
+
+
 Neighbours = Callable[[Array], tuple[Array, Array]]
 
 
@@ -97,10 +104,8 @@ def make_neighbours(geometry: Geometry, operator: Operator, cutoff: float) -> Ne
 
 def _grid_neighbours(geometry: Geometry, cutoff: float) -> Neighbours:
     sizes = geometry.columns
-    offsets = np.stack(np.meshgrid(*(np.arange(size) for size in sizes), indexing="ij"), -1).reshape(-1, len(sizes))
-    taper = gaspari_cohn(geometry.spacing * periodic_distance(offsets, sizes) / cutoff)
-    near = taper > NEGLIGIBLE
-    offsets, taper = offsets[near], taper[near]
+    taper = taper_on_grid(geometry, cutoff)
+    offsets, taper = np.argwhere(taper > NEGLIGIBLE), taper[taper > NEGLIGIBLE]
     per_level = math.prod(sizes)
 
     def neighbours(columns):
