@@ -58,7 +58,7 @@ def cycle(d: int, members: int = 1, **settings) -> Run:
 
 
 def peer(folder: Path, d: int, pre_predictions: int = 3, steps: int = 100) -> Run:
-    """A cycle by the public PyTorch program `run_ensf` in `folder`: its samplings and its model, called as it calls them.
+    """A cycle by the public PyTorch program `run_ensf` in `folder`: its samplings and model, called as it calls them.
 
     What that program does under `__main__`, settings as globals and the loop over cycles, is set here; modules that it
     imports at the top and these functions do not need (MPI, tables, figures) may be absent. It runs on torch's default
