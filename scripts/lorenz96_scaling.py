@@ -1,175 +1,117 @@
-"""The Lorenz-96 scaling problem over MPI: mpirun -n 4 python -m mpi4py scripts/lorenz96_scaling.py [--d 1000000] [...].
+"""The Lorenz-96 scaling problem: python scripts/lorenz96_scaling.py CONFIG [--json FILE] [--d 1000 --field value ...].
 
-d variables, arctan of each observed with sigma 0.1 every 10 RK4 steps of dt = 0.01, members N(0, 1) at first and spread
-over the ranks, the published EnSF with a kernel for each member: 100 Euler steps of each to t = 0 (Yin et al. 2024,
-SC24, Sec. 5). Members never meet but in the statistics, the estimate (mean over all ranks), its RMSE against the truth
-and the spread, which go through jaxda.parallel.collectives. Keys fold in the number of a member in the whole ensemble,
-so four members give the same figures on 1, 2 or 4 ranks. Truth and observations are made by every rank alike.
+Reads a TOML file (configs/lorenz96_1e6.toml, 1e7, 1e8) and runs the cycles of jaxda.lorenz96_scaling: pre-predictions,
+forecast, update (Yin et al. 2024, SC24, Sec. 5). Alone it needs no MPI, and all devices share the line; by `mpirun -n 4
+python -m mpi4py scripts/lorenz96_scaling.py CONFIG` each rank has members of its own, and a device, or those that
+JAX_NUM_CPU_DEVICES or JAX_LOCAL_DEVICE_IDS say. Members never meet but in the statistics, the RMSE of the mean over all
+ranks and the spread, which go through jaxda.parallel.collectives. Keys fold in a member's number in the whole ensemble,
+noise is a function of a point's number: the figures are the same on any number of ranks and devices. `-m mpi4py` ends
+all ranks if one fails.
 
-Not here: the published program's "pre-prediction" samplings, three a cycle, whose likelihood is that of the forecast.
+Rank 0 prints a line a cycle, then a table. Times are medians without the first cycle, which compiles; those of the
+statistics hold the wait for the slowest rank. Memory is that of the compiled cycle, in states of a member (4 d bytes);
+with --cycles 0 it is all that is said, and nothing is run.
 
-Without mpirun it runs on one process and needs no MPI; `-m mpi4py` ends all ranks if one fails. Rank 0 prints a line a
-cycle, then a table. Its times are medians without the first cycle, which compiles; those of the statistics hold the
-wait for the slowest rank.
+Exit status: 0; 2 for bad input, said in one line.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from jax import Array
-from pydantic import ValidationError
 from rich.table import Table
 
-from jaxda.filters import ensf
-from jaxda.models import lorenz96
-from jaxda.observations import Observation, ObservationConfig, likelihood_score, make_operator, stiffness
+from jaxda import config as configuration
+from jaxda import lorenz96_scaling
+from jaxda.lorenz96_scaling import ScalingConfig
 from jaxda.output import report
 from jaxda.parallel import collectives, launch, ranks
-from jaxda.settings import Parser, at_least, one_line
-
-DT, STEPS, SIGMA, SPINUP = 0.01, 10, 0.1, 500
-#: as published for Lorenz-96; nothing in it is normalised, relaxed or ended by what other members do
-FILTER = ensf.EnSFConfig(
-    eps_alpha=0.01,
-    eps_beta=0.05,
-    steps=100,
-    stop=0.0,
-    tolerance=0.0,
-    normalise=False,
-    relaxation=0.0,
-    spread_cap=math.inf,
-)
+from jaxda.parallel.ring import Ring
+from jaxda.settings import Parser
 
 
-def make_start(config: lorenz96.Lorenz96Config, seed: int) -> Callable[[Array], tuple[Array, Array]]:
-    """A function: numbers of members `(m,)` -> a true state `(d,)` on the attractor and these members `(m, d)`."""
-    key_truth, key_members = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0))
-    spin_up = lorenz96.make_advance(config, SPINUP)
-
-    def start(numbers):
-        draw = lambda number: jax.random.normal(jax.random.fold_in(key_members, number), config.shape)
-        return spin_up(lorenz96.initial_state(key_truth, config)), jax.lax.map(draw, numbers)
-
-    return start
+def help_text() -> str:
+    """Every field of the problem, its default and its unit."""
+    rows = (f"  --{name}  ({default})\n        {text}" for name, default, text in configuration.describe(ScalingConfig))
+    return "fields of the problem (default), each with its unit in brackets:\n" + "\n".join(rows)
 
 
-def make_cycle(config: lorenz96.Lorenz96Config, seed: int) -> Callable[..., tuple[Array, Array]]:
-    """A function: cycle, numbers `(m,)`, truth `(d,)`, members `(m, d)` -> truth and members, forecast and analysed.
-
-    Members are taken one after another: memory is that of one, and a member's figures do not depend on how many
-    others this rank has.
-    """
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    advance = lorenz96.make_advance(config, STEPS)
-    operator = make_operator(ObservationConfig(operator="arctan"), config.shape)
-
-    def cycle(number, numbers, truth, members):
-        key_observe, key_analysis = jax.random.split(jax.random.fold_in(key, number))
-        truth = advance(truth)
-        # not observations.make_network, whose precisions are constants of the program: d of them
-        errors = SIGMA * jax.random.normal(key_observe, config.shape)
-        observation = Observation(operator(truth) + errors, jnp.full_like(truth, SIGMA**-2))
-        likelihood = partial(likelihood_score, operator, observation)
-        stiff = partial(stiffness, operator, observation)
-
-        def one(given):
-            member, x = given
-            own = jax.random.fold_in(key_analysis, member)
-            return ensf.reverse_sde(own, FILTER, advance(x)[None], likelihood, stiff)[0]
-
-        return truth, jax.lax.map(one, (numbers, members))
-
-    return cycle
-
-
-def run(config: lorenz96.Lorenz96Config, over: ranks.Ranks, members: int, cycles: int, seed: int) -> dict[str, list]:
-    """Scores and seconds of each cycle; rank 0 prints them."""
-    first = int(collectives.first_member(over, members))
-    numbers = first + jnp.arange(members)
-    cycle = jax.jit(make_cycle(config, seed))
-    score = ranks.jitted(over, partial(collectives.scores, over))
-    truth, ensemble = jax.block_until_ready(jax.jit(make_start(config, seed))(numbers))
+def run(config: ScalingConfig, over: ranks.Ranks, ring: Ring) -> dict[str, list]:
+    """Scores and seconds of each cycle, states in memory; rank 0 prints them."""
+    numbers = int(collectives.first_member(over, config.members)) + jnp.arange(config.members)
+    cycle = lorenz96_scaling.make_cycle(config, ring)
+    score = ranks.jitted(over, lambda members, truth: collectives.scores(over, members, truth)[1:])
     found = {"rmse": [], "spread": [], "seconds": [], "seconds_statistics": []}
-    for number in range(cycles):
+    states = lorenz96_scaling.states_in_memory(config, ring, cycle)
+    if over.rank() == 0:
+        print(f"{ring.mesh.size} devices, windows of {ring.window}, memory of a cycle: {states:.1f} states", flush=True)
+    if config.cycles:
+        truth, members = jax.block_until_ready(lorenz96_scaling.make_start(config, ring)(numbers))
+    for number in range(config.cycles):
         began = time.perf_counter()
-        truth, ensemble = jax.block_until_ready(cycle(number, numbers, truth, ensemble))
+        truth, members = jax.block_until_ready(cycle(number, numbers, truth, members))
         analysed = time.perf_counter()
-        scores = jax.block_until_ready(score(ensemble, truth))
+        rmse, spread = map(float, jax.block_until_ready(score(members, truth)))
         ended = time.perf_counter()
-        row = float(scores.rmse), float(scores.spread), ended - began, ended - analysed
+        row = rmse, spread, ended - began, ended - analysed
         for column, value in zip(found.values(), row, strict=True):
             column.append(None if math.isnan(value) else value)  # the spread of one member; JSON has no NaN
         if over.rank() == 0:
-            print(
-                "cycle {}: RMSE {:.4f}, spread {:.4f}, {:.3f} s, statistics {:.3f} s".format(number, *row), flush=True
-            )
-    return found
+            words = "cycle {}: RMSE {:.4f}, spread {:.4f}, {:.3f} s, statistics {:.3f} s"
+            print(words.format(number, *row), flush=True)
+    return found | {"states_in_memory": states}
 
 
-def parsed(arguments: list[str] | None):
-    """The flags and the model, checked.
-
-    Raises:
-        ValueError: flags that cannot be.
-    """
-    parser = Parser("lorenz96_scaling.py", __doc__)
-    parser.add_argument("--d", type=at_least(4), default=1000, help="number of variables (default: 1000) [1]")
-    parser.add_argument("--cycles", type=at_least(1), default=10, help="analyses (default: 10) [1]")
-    parser.add_argument("--members", type=at_least(1), default=1, help="members of each rank (default: 1) [1]")
-    parser.add_argument("--mpi", choices=("auto", *ranks.KINDS), default="auto", help="what statistics go through")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of everything random (default: 0) [1]")
-    parser.add_argument("--json", type=Path, help="file to write scores and times to")
-    given = parser.parse_args(arguments)
-    if given.json and (given.json.is_dir() or not given.json.absolute().parent.is_dir()):
-        raise ValueError(f"--json {given.json}: is a folder, or in none; give a file in a folder that exists")
-    return given, lorenz96.Lorenz96Config(dim=given.d, dt=DT)
+def table_of(config: ScalingConfig, size: int, found: dict[str, list]) -> Table:
+    """One row: means over all cycles and their last third, medians of the times."""
+    device = report.versions()["device"]
+    table = Table(title=f"Lorenz-96, d = {config.d}, {config.cycles} cycles, {device}")
+    for column in ("ranks", "members", "RMSE", "RMSE, last third", "spread", "s/cycle", "statistics [s/cycle]"):
+        table.add_column(column, justify="right")
+    mean = lambda values: math.nan if None in values else statistics.fmean(values)
+    last = -math.ceil(config.cycles / 3)
+    middle = lambda name: statistics.median(found[name][1:] or found[name])
+    figures = mean(found["rmse"]), mean(found["rmse"][last:]), mean(found["spread"][last:])
+    times = middle("seconds"), middle("seconds_statistics")
+    table.add_row(str(size), str(size * config.members), *(f"{x:.4f}" for x in (*figures, *times)))
+    return table
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    parser = Parser("lorenz96_scaling.py", __doc__, epilog=help_text())
+    parser.add_argument("config", metavar="CONFIG", help="problem file, such as configs/lorenz96_1e6.toml")
+    parser.add_argument("--json", type=Path, help="file to write scores and times to")
     try:
-        given, config = parsed(arguments)
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # a rank is one device
+        given, rest = parser.parse_known_args(arguments)
+        config = configuration.read(given.config, configuration.parse_overrides(rest), ScalingConfig)
+        if given.json and (given.json.is_dir() or not given.json.absolute().parent.is_dir()):
+            raise ValueError(f"--json {given.json}: is a folder, or in none; give a file in a folder that exists")
         place = launch.start(alone=False)  # they meet over MPI
-    except ValueError as error:
-        # all processes have the same flags
-        launch.say(
-            f"lorenz96_scaling.py: {one_line(error) if isinstance(error, ValidationError) else error}", sys.stderr
-        )
+        ring = lorenz96_scaling.make_ring(config)
+    except (ValueError, OSError) as error:
+        launch.say(f"lorenz96_scaling.py: {error}", sys.stderr)  # all processes have the same settings
         return 2
     try:
-        over = ranks.choose(given.mpi)
+        over = ranks.choose(config.mpi)
     except ValueError as error:
         where = f"rank {place.rank} of {place.size}: " if place.size > 1 else ""
         print(f"lorenz96_scaling.py: {where}{error}", file=sys.stderr)
         return 2
 
-    found = run(config, over, given.members, given.cycles, given.seed)
-    if over.rank() != 0:
-        return 0
-    table = Table(title=f"Lorenz-96, d = {given.d}, {given.cycles} cycles, {report.versions()['device']}")
-    for column in ("ranks", "members", "RMSE", "RMSE, last third", "spread", "s/cycle", "statistics [s/cycle]"):
-        table.add_column(column, justify="right")
-    third = lambda name: statistics.fmean(found[name][-math.ceil(given.cycles / 3) :])
-    middle = lambda name: statistics.median(found[name][1:] or found[name])
-    members = over.size() * given.members
-    figures = (statistics.fmean(found["rmse"]), third("rmse"), third("spread") if members > 1 else math.nan)
-    times = (middle("seconds"), middle("seconds_statistics"))
-    table.add_row(str(over.size()), str(members), *(f"{x:.4f}" for x in (*figures, *times)))
-    report.print_lines([table])
-    if given.json:
-        content = {"ranks": over.size(), "settings": vars(given), **found, **report.versions()}
+    found = run(config, over, ring)
+    if over.rank() == 0 and config.cycles:
+        report.print_lines([table_of(config, over.size(), found)])
+    if over.rank() == 0 and given.json:
+        content = {"ranks": over.size(), "settings": dataclasses.asdict(config), **found, **report.versions()}
         given.json.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
     return 0
 

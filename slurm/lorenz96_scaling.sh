@@ -1,6 +1,6 @@
 #!/bin/bash
 # The Lorenz-96 scaling run over all ranks, once for each number of nodes.
-#   for n in 1 2 4; do sbatch --account=PROJECT --nodes=$n slurm/lorenz96_scaling.sh --d D --members M --cycles C; done
+#   for n in 1 2 4; do sbatch --account=PROJECT --nodes=$n slurm/lorenz96_scaling.sh configs/lorenz96_1e8.toml; done
 #SBATCH --job-name=jaxda-lorenz96-scaling
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
@@ -12,7 +12,7 @@
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
-    echo "usage: sbatch slurm/lorenz96_scaling.sh --d D --members M --cycles C" >&2
+    echo "usage: sbatch slurm/lorenz96_scaling.sh CONFIG [--d D --members M --cycles C ...]" >&2
     exit 2
 fi
 

@@ -18,6 +18,7 @@ FLOORS = {
     "exactness": 3,
     "posteriors": 2,
     "twin": 3,
+    "lorenz96_scaling": 3,
     "output": 4,
     "config": 5,
     "nature": 5,

@@ -168,7 +168,7 @@ TRAINING = "configs/vit_64.toml --parallel.strategy zero3 --out runs/vit_64-zero
 ONE_RUN = {
     "osse_one.sh": ("a.toml --members 64", "scripts/osse.py a.toml --out runs/a-42 --members 64"),
     "train.sh": ("configs/vit_64.toml zero3 --train.steps 9", f"scripts/train_vit.py {TRAINING}"),
-    "lorenz96_scaling.sh": ("--d 40 --members 8", "-m mpi4py scripts/lorenz96_scaling.py --d 40 --members 8"),
+    "lorenz96_scaling.sh": ("a.toml --members 8", "-m mpi4py scripts/lorenz96_scaling.py a.toml --members 8"),
 }
 
 
