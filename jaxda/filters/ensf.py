@@ -66,6 +66,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxda.filters.inflation import deviations, relaxed_to, size_of
+from jaxda.numerics import counter
 from jaxda.observations import Observation, Operator, cleaned, likelihood_score, stiffness
 from jaxda.parallel.mesh import by_members
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
@@ -175,9 +176,13 @@ def reverse_sde(key: Array, config: EnSFConfig, kernels: Array, likelihood, stif
         if config.weights == "softmax":
             everyone = jax.lax.all_gather(kernels, axis, tiled=True)
 
-    def noise(step):
-        keys = jax.vmap(lambda m: jax.random.fold_in(jax.random.fold_in(key, step), m))(number)
-        return jax.vmap(lambda k: jax.random.normal(k, kernels.shape[1:], dtype))(keys)
+    words = jax.vmap(lambda m: counter.words_of(jax.random.fold_in(key, m)))(number)
+    places = jnp.arange(kernels[0].size, dtype=jnp.uint32).reshape(kernels.shape[1:])
+
+    def noise(pair):
+        """Standard normals of the steps 2 `pair` and 2 `pair` + 1."""
+        drawn = jax.vmap(lambda own: counter.normal_pair(own, pair, places))(words)
+        return [one.astype(dtype) for one in drawn]
 
     def kernels_at(step):
         if config.minibatch is None or config.minibatch >= members:
@@ -185,7 +190,7 @@ def reverse_sde(key: Array, config: EnSFConfig, kernels: Array, likelihood, stif
         chosen = jax.random.choice(jax.random.fold_in(key, -1 - step), members, (config.minibatch,), replace=False)
         return everyone[chosen]
 
-    def advance(z, step):
+    def advance(z, step, drawn):
         t = 1.0 - (step + where) * dt
         alpha, beta2, b, sigma2 = schedule(config, t.astype(dtype))
         h = damping(t.astype(dtype))
@@ -198,37 +203,55 @@ def reverse_sde(key: Array, config: EnSFConfig, kernels: Array, likelihood, stif
             move, variance = increment(drift, rate, sigma2, dt)
             return z + move + jnp.sqrt(variance) * xi
 
-        return jax.vmap(one)(z, kernels, noise(step))
+        return jax.vmap(one)(z, kernels, drawn)
 
-    start = noise(total)
+    def two(z, pair):
+        even, odd = noise(pair)
+        z = advance(z, 2 * pair, even)
+        return jnp.where(2 * pair + 1 < total, advance(z, 2 * pair + 1, odd), z), None
+
+    start, pairs = noise(-(-total // 2))[0], -(-total // 2)
     if config.tolerance == 0:
-        return jax.lax.scan(lambda z, step: (advance(z, step), None), start, jnp.arange(total))[0]
-    return _until_steady(advance, start, total, config, axis)
+        return jax.lax.scan(two, start, jnp.arange(pairs))[0]
+    alone = lambda step: jnp.where(step % 2 == 0, *noise(step // 2))
+    return _until_steady(advance, alone, start, total, config, axis)
 
 
-def _until_steady(advance, start: Array, total: int, config: EnSFConfig, axis: str | None = None) -> Array:
+def _until_steady(advance, noise, start: Array, total: int, config: EnSFConfig, axis: str | None = None) -> Array:
     """The same path, ended where the running mean of the ensemble mean over a fifth of all steps stands still.
 
     Putting a new mean in the place of one a window ago moves the running mean by their difference over the
-    window, so a ring of past means is all it takes. The rule is asked only once the ring is full. Over an axis the mean
-    is an all-reduce of a state at each step.
+    window, so the means of one window are all it takes. The rule is asked only once they are there. Over an axis the
+    mean is an all-reduce of a state at each step.
+
+    A loop over windows around one over their steps, which reads the means of the window before and writes its own: if
+    it did both with one array, XLA would copy that at each step.
+
+    Args:
+        advance: (z, step, normals) -> z; noise: step -> normals, `(M, ...)`.
     """
     window = max(1, config.steps // 5)
-    ring = jnp.zeros((window, *start.shape[1:]), start.dtype)
+    means = jnp.zeros((window, *start.shape[1:]), start.dtype)
 
     def unfinished(carry):
         _, _, step, steady = carry
         return (step < total) & ~steady
 
-    def go(carry):
-        z, ring, step, _ = carry
-        z = advance(z, step)
-        mean = z.mean(0) if axis is None else jax.lax.pmean(z.mean(0), axis)
-        moved = jnp.abs(mean - ring[step % window]).max() / window
-        ring = jax.lax.dynamic_update_index_in_dim(ring, mean, step % window, 0)
-        return z, ring, step + 1, (step > window) & (moved < config.tolerance)
+    def one_window(carry):
+        z, before, first, _ = carry
 
-    return jax.lax.while_loop(unfinished, go, (start, ring, jnp.zeros((), int), jnp.zeros((), bool)))[0]
+        def go(carry):
+            z, own, step, _ = carry
+            z = advance(z, step, noise(step))
+            mean = z.mean(0) if axis is None else jax.lax.pmean(z.mean(0), axis)
+            moved = jnp.abs(mean - before[step - first]).max() / window
+            own = jax.lax.dynamic_update_index_in_dim(own, mean, step - first, 0)
+            return z, own, step + 1, (step > window) & (moved < config.tolerance)
+
+        within = lambda carry: unfinished(carry) & (carry[2] < first + window)
+        return jax.lax.while_loop(within, go, (z, means, first, jnp.zeros((), bool)))
+
+    return jax.lax.while_loop(unfinished, one_window, (start, means, jnp.zeros((), int), jnp.zeros((), bool)))[0]
 
 
 def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float | None = None, mesh=None):

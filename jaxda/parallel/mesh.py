@@ -16,6 +16,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
+from jaxda.parallel import kernels
+
 #: values in a state from which on a CPU takes its members one after another
 LARGE = 2048
 
@@ -49,10 +51,10 @@ def jitted(function: Callable, mesh: Mesh | None, **options) -> Callable:
 
     On several CPU devices each device's part is done by one thread: the cores are busy with the other devices. With
     XLA's default, threads of its pool for every transform and loop, two devices on two cores took 1.8 times as long for
-    the SQG forecast (docs/benchmarks.md).
+    the SQG forecast (docs/benchmarks.md). On them loops are compiled for the longest vectors, too.
     """
     if mesh is not None and mesh.size > 1 and mesh.devices.flat[0].platform == "cpu":
-        options |= {"compiler_options": {"xla_cpu_multi_thread_eigen": False}}
+        options |= {"compiler_options": {"xla_cpu_multi_thread_eigen": False} | kernels.options("cpu")}
     return jax.jit(function, **options)
 
 

@@ -210,11 +210,11 @@ def test_a_path_ends_where_the_running_mean_of_its_mean_stands_still(x64, steps,
     steady = np.flatnonzero(np.diff(running)[1:] < tolerance)  # asked from its second change on
     expected = min([total, *(steady + window + 2)])
 
-    def advance(z, step):  # the second value counts the steps, too slowly to matter
+    def advance(z, step, drawn):  # the second value counts the steps, too slowly to matter
         return jnp.stack([z[:, 0] + (step < moving), z[:, 1] + 1e-6], axis=1)
 
     config = EnSFConfig(steps=steps, tolerance=tolerance)
-    z = ensf._until_steady(advance, jnp.zeros((3, 2)), total, config)
+    z = ensf._until_steady(advance, lambda step: None, jnp.zeros((3, 2)), total, config)
     np.testing.assert_allclose(z, [[min(moving, expected), 1e-6 * expected]] * 3)
 
 
