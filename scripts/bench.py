@@ -37,7 +37,7 @@ from pydantic import ValidationError
 from jaxda import config as configuration
 from jaxda import surrogate
 from jaxda.benchmarks import measuring, peers, scaling, stored, sweep, tables, vit
-from jaxda.benchmarks.catalogue import ALIASES, BENCHMARKS, Sizes
+from jaxda.benchmarks.catalogue import ALIASES, BENCHMARKS, VIT, Sizes
 from jaxda.filters import ensf
 from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
@@ -58,7 +58,7 @@ SIZES = {
 
 def vit_of(given: argparse.Namespace) -> tuple[ViTConfig, int]:
     """The transformer and the batch that the flags ask for."""
-    base, batch = dataclasses.replace(Sizes().vit, image_size=given.N), Sizes().batch
+    base, batch = ViTConfig(image_size=given.N, embed_dim=256, depth=6), Sizes().batch
     if given.config:
         training = configuration.read(given.config, {}, surrogate.SurrogateConfig)
         base, batch = training.vit, training.data.batch
@@ -70,7 +70,7 @@ def vit_of(given: argparse.Namespace) -> tuple[ViTConfig, int]:
 
 def sizes_of(given: argparse.Namespace) -> Sizes:
     """What the flags ask to be run."""
-    config, batch = vit_of(given)
+    config, batch = vit_of(given) if set(given.names) & set(VIT) else (None, Sizes().batch)
     own = {name: getattr(given, name) for name in ("N", "members", "d", "dtype", "integrator")}
     return Sizes(**own, vit=config, batch=batch)
 

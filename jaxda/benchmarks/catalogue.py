@@ -22,7 +22,7 @@ class Sizes:
         d: variables of Lorenz-96 [1].
         dtype: floating-point type.
         integrator: of the EnSF.
-        vit, batch: a transformer and the samples of a training step.
+        vit, batch: a transformer, which vit-train and vit-forecast need, and the samples of a training step [1].
     """
 
     N: int = 64
@@ -30,12 +30,12 @@ class Sizes:
     d: int = 1_000_000
     dtype: str = "float32"
     integrator: str = "euler"
-    vit: ViTConfig = dataclasses.field(default_factory=lambda: ViTConfig(image_size=64, embed_dim=256, depth=6))
+    vit: ViTConfig | None = None
     batch: int = 8
 
     def of(self, name: str, value: int) -> Sizes:
         """The same with another N, members or d."""
-        network = dataclasses.replace(self.vit, image_size=value) if name == "N" else self.vit
+        network = dataclasses.replace(self.vit, image_size=value) if self.vit and name == "N" else self.vit
         return dataclasses.replace(self, vit=network, **{name: value})
 
     @property
@@ -64,5 +64,7 @@ BENCHMARKS = {
     "vit-train": Benchmark(lambda sizes: vit.train_step(sizes.vit, sizes.batch), ("N",)),
     "vit-forecast": Benchmark(lambda sizes: vit.forecast(sizes.vit, sizes.members), ("N", "members")),
 }
+#: those that need a transformer
+VIT = ("vit-train", "vit-forecast")
 #: other names that are taken for these
 ALIASES = {"local": "local-score"}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from jaxda.benchmarks import ceilings
-from jaxda.benchmarks.catalogue import BENCHMARKS, Sizes
+from jaxda.benchmarks.catalogue import BENCHMARKS, VIT, Sizes
 from jaxda.benchmarks.ceilings import Share
 from jaxda.benchmarks.counting import Counts, counted
 from jaxda.benchmarks.cycle import Case
@@ -59,7 +59,7 @@ def measure(
     if peers and name in peers:
         codes["peer"] = peers[name](sizes.case)
     counts = counted(ours.program) if ours.program is not None else None
-    dtype = sizes.dtype if benchmark.of_case or not name.startswith("vit") else str(sizes.vit.dtype or sizes.dtype)
+    dtype = str(sizes.vit.dtype or sizes.dtype) if name in VIT else sizes.dtype
     tops = ceilings.runs(counts, dtype) if counts else {}
     seconds = timed(codes | tops, repeats)
     own = {code: seconds[code] for code in codes}

@@ -1,6 +1,7 @@
 """The same work by public codes, found in folders that are given, imported from there, and never part of this one.
 
-* sqgturb (NumPy, FFTW by pyfftw): its SQG model on two threads, and its `enkf_update`.
+* sqgturb (NumPy, FFTW by pyfftw): its SQG model on two threads, and its LETKF `enkf_update`, which later versions
+  have not, or with other arguments (eb57b7b of 2024-01-17 has the one that is called here).
 * the PyTorch EnSF of the SQG experiments: `Enscore.py`, class `EnSF`, on the CPU. It asks for half precision by
   `torch.set_default_dtype`, which CPUs are slow at; here that request is ignored, and all of it is in single.
 """
@@ -40,7 +41,8 @@ def find(folders: Sequence[Path]) -> dict[str, Callable[[Case], Run]]:
         makers: dict[str, Callable[[Case], Run]] = {}
         if (folder / "sqgturb" / "__init__.py").is_file():
             package = _imported(folder, "sqgturb")
-            makers |= _bound(package, {"sqg-step": sqg_step, "letkf": letkf})
+            known = {"sqg-step": sqg_step} | ({"letkf": letkf} if hasattr(package, "enkf_update") else {})
+            makers |= _bound(package, known)
         if place := next((folder / name for name in ENSCORE if (folder / name).is_file()), None):
             makers |= _bound(_imported(place.parent, "Enscore"), {"ensf": ensf})
         if not makers:
