@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from jaxda.output.plots import COLOURS, LINES
 
@@ -33,6 +34,9 @@ def costs(path: str | Path, curves: Mapping[str, tuple], xlabel: str, title: str
         line = {"color": colour, "linestyle": LINES[i % len(LINES)], "linewidth": 1.5}
         axes.plot(x, 1e3 * factor * x**power, label=f"{name}: $x^{{{power:.2f}}}$", **line)
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="time of a unit, median and range [ms]")
+    ticks = sorted({float(x) for sizes, *_ in curves.values() for x in sizes})
+    axes.set_xticks(ticks, [f"{tick:.6g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(which="both", color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=False)
