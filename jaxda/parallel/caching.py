@@ -2,8 +2,8 @@
 
 JAX keys a program by its text, the compiler's version and flags, and the CPU's instructions (jaxlib 0.10.2: where they
 were left out, a program for AVX-512 would end another CPU with an illegal instruction), but not by the cores, among
-which XLA divides the work of each loop when it compiles: a program that one core compiled runs on one. The folder's name
-has both, so that machines of a cluster that share a home do not depend on what a version's key has.
+which XLA divides the work of each loop when it compiles: a program that one core compiled runs on one. The folder's
+name has both, so that machines of a cluster that share a home do not depend on what a version's key has.
 
 Several processes may use a folder at once. JAX does not write an entry at one stroke, but a reader that comes too early
 finds compressed data that is cut short, warns, and compiles for itself.
