@@ -188,6 +188,7 @@ def parts(given: argparse.Namespace) -> tuple[dict, list]:
             rest[name] = {str(count): some for count, some in seconds.items()}
         else:
             found[name] = measuring.measure(name, sizes, given.repeats, others)
+    found = measuring.with_best(found)
     if found:
         shown = [tables.times(found, given.before, title), tables.limits(found), *shown]
     content = {"seconds": {name: one.seconds for name, one in found.items()} | rest}

@@ -23,6 +23,7 @@ class Measured(NamedTuple):
         counts: of one call; None where there is no program to count.
         rates: of the ceilings [B/s, FLOP/s]; without counts none.
         work: FLOP of one call by the convention of the field; None where there is none.
+        dtype: of the product and the FFT among the ceilings.
     """
 
     seconds: dict[str, list[float]]
@@ -30,6 +31,7 @@ class Measured(NamedTuple):
     counts: Counts | None
     rates: dict[str, float]
     work: float | None
+    dtype: str = "float32"
 
     @property
     def medians(self) -> dict[str, float]:
@@ -63,4 +65,18 @@ def measure(
     tops = ceilings.runs(counts, dtype) if counts else {}
     seconds = timed(codes | tops, repeats)
     own = {code: seconds[code] for code in codes}
-    return Measured(own, ours.units, counts, ceilings.rates_of(tops, seconds), ours.work)
+    return Measured(own, ours.units, counts, ceilings.rates_of(tops, seconds), ours.work, dtype)
+
+
+def with_best(found: Mapping[str, Measured]) -> dict[str, Measured]:
+    """The same, with products and FFTs at the best rate of all that were timed alike: a ceiling is what was reached.
+
+    Copies are of different sizes and stay.
+    """
+    alike = lambda one: (one.counts.devices, one.dtype) if one.counts else None
+    best: dict[tuple, float] = {}
+    for one in found.values():
+        for name, rate in one.rates.items():
+            best[alike(one), name] = max(rate, best.get((alike(one), name), 0.0))
+    raised = lambda one: {name: rate if name == "copy" else best[alike(one), name] for name, rate in one.rates.items()}
+    return {name: one._replace(rates=raised(one)) for name, one in found.items()}

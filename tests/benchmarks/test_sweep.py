@@ -4,6 +4,7 @@ import pytest
 
 from jaxda.benchmarks import measuring, stored, sweep
 from jaxda.benchmarks.catalogue import BENCHMARKS, Benchmark, Sizes
+from jaxda.benchmarks.counting import Counts
 from jaxda.benchmarks.timing import Run
 from jaxda.models.vit import ViTConfig
 from jaxda.output import bench_plots
@@ -81,3 +82,16 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path, content, said):
         stored.medians_of(tmp_path / "a.json", SETTINGS, ["letkf"])
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_products_and_transforms_have_the_best_rate_of_those_timed_alike():
+    def one(devices, dtype, copy, product):
+        nothing = dict.fromkeys(("products", "fft", "factors", "elementwise", "integer", "bytes", "memory"), 0.0)
+        counts = Counts(devices=devices, open_loops=0, uncounted=(), **nothing)
+        rates = {"copy": copy, "product": product}
+        return measuring.Measured({"jaxda": [1.0]}, 1.0, counts, rates, None, dtype)
+
+    before = {"a": one(2, "float32", 1.0, 5.0), "b": one(2, "float32", 3.0, 4.0), "c": one(1, "float32", 1.0, 9.0)}
+    before |= {"d": one(2, "bfloat16", 1.0, 8.0)}
+    found = {name: (some.rates["copy"], some.rates["product"]) for name, some in measuring.with_best(before).items()}
+    assert found == {"a": (1.0, 5.0), "b": (3.0, 5.0), "c": (1.0, 9.0), "d": (1.0, 8.0)}
