@@ -126,6 +126,21 @@ def chunk_of(shape: tuple[int, ...]) -> int:
     return 10 if np.prod(shape) > 1000 else 100
 
 
+def length_of(cycles: int, wanted: int) -> int:
+    """Cycles in each call but perhaps the last, near to as many as are wanted.
+
+    One that divides them, if any from half to one and a half of that does: a shorter last call is another program,
+    and compiling it takes longer than its cycles do. Never more than two programs, however many the cycles; more cycles
+    than are wanted take two calls at least, so that the second tells how long one takes without compiling.
+    """
+    if cycles <= wanted:
+        return cycles
+    fitting = [n for n in range(-(-wanted // 2), wanted + wanted // 2 + 1) if cycles % n == 0 and n < cycles]
+    if fitting:
+        return min(fitting, key=lambda n: abs(n - wanted))
+    return -(-cycles // -(-cycles // wanted))
+
+
 def make_nature(config: ExperimentConfig, key: Array, report: Callable[[int], None]) -> tuple[np.ndarray, Array]:
     """States of the climate `(T, *shape of the truth's model)` and the first true state after them.
 
@@ -322,8 +337,7 @@ def run_filter(
     coupled = Coupled(jax.device_put(world.first_ensemble(members), spread), model)
     before = resume(coupled)
     chunks, coupled = ([before], before.coupled) if before else ([], coupled)
-    # of one length where they can be: another one is another program to compile
-    length = -(-config.cycles // -(-config.cycles // chunk_of(config.model.shape)))
+    length = length_of(config.cycles, chunk_of(config.model.shape))
     for first in range(before.done if before else 0, config.cycles, length):
         began = time.perf_counter()
         truth = states[first : first + length]

@@ -1,11 +1,15 @@
 """Measure the parts of a cycle: python scripts/bench.py NAME... [--N 64] [--members 20] [--dtype float32].
 
-NAME is one or more of sqg-step, letkf, local-score, ensf, cycle, coupled-cycle, online-cycle, ensf-scaling, vit-train,
-vit-forecast. cycle has the LETKF and SQG, coupled-cycle the local score filter and the shipped surrogate, which in
-online-cycle learns too. Each is compiled, run once, and then timed several times; the median, the fastest and the
-slowest are printed. With --peer FOLDER, a folder of the public NumPy package `sqgturb` (its `SQG` model with FFTW, and
-`enkf_update`), the peer is timed in turn with ours in the same process, and the ratio of the medians is printed. --json
-FILE keeps the numbers.
+NAME is one or more of sqg-step, letkf, local-score (or local), ensf, cycle, coupled-cycle, online-cycle, ensf-scaling,
+vit-train, vit-forecast. cycle has the LETKF and SQG, coupled-cycle the local score filter and the shipped surrogate,
+which in online-cycle learns too. Each is compiled, run once, and then timed several times; the median, the fastest and
+the slowest are printed. What the compiled program computes and moves is counted, copies, matrix products and FFTs are
+timed in turn with it, and the share of the nearest of these ceilings that it reaches is printed.
+
+--peer FOLDER times a public code in turn with ours, of what the folder holds: the NumPy package `sqgturb` (its `SQG`
+with FFTW, and `enkf_update`), or the PyTorch EnSF `Enscore.py`; it may be given several times. --json FILE keeps the
+numbers, and --compare FILE prints their ratios to those of such a file. --sweep N=32,64,128 (or members, or d) times
+the benchmarks at these sizes instead, fits the power of the cost, and --figure FILE.png draws it.
 
 ensf-scaling is one EnSF analysis of --members members in each of 1, 2, ... processes (--processes), connected by
 jax.distributed and each on a core of its own; the numbers of processes take turns. Members a second over those of the
@@ -13,9 +17,9 @@ first number are printed, and what the program communicates.
 
 vit-train is a training step and vit-forecast a forecast of all members by a vision transformer, of a training file
 (--config) or of the sizes given. Their GFLOP/s count 6 x parameters x tokens a training step, a third of that a
-forecast; "product" is a plain matrix product of the same type, timed in turn. --search BATCHES tries training steps of
-these batches with every way of rematerialisation, --heatmap FILE.png draws TFLOP/s over --widths, --heads-list and
---ratios (Yin et al. 2024, SC24, Fig. 5), and --compiled also says what the compiler counts in a training step.
+forecast; "of product" is to a plain matrix product of the same type. --search BATCHES tries training steps of these
+batches with every way of rematerialisation, --heatmap FILE.png draws TFLOP/s over --widths, --heads-list and --ratios
+(Yin et al. 2024, SC24, Fig. 5).
 """
 
 from __future__ import annotations
@@ -25,27 +29,22 @@ import dataclasses
 import itertools
 import json
 import os
-import statistics
 import sys
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich.table import Table
 
 from jaxda import config as configuration
 from jaxda import surrogate
-from jaxda.benchmarks import scaling, vit
-from jaxda.benchmarks.cycle import CYCLE, Case, peer_of
-from jaxda.benchmarks.timing import Run, timed
+from jaxda.benchmarks import measuring, peers, scaling, stored, sweep, tables, vit
+from jaxda.benchmarks.catalogue import ALIASES, BENCHMARKS, VIT, Sizes
 from jaxda.filters import ensf
 from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
-from jaxda.output import plots, report
+from jaxda.output import bench_plots, plots, report
 from jaxda.parallel import launch
 from jaxda.settings import Parser, at_least, one_line
-from jaxda.training import flops
 
-VIT = ("vit-train", "vit-forecast")
 SCALING = "ensf-scaling"
 SIZES = {
     "width": "width of a token",
@@ -59,7 +58,7 @@ SIZES = {
 
 def vit_of(given: argparse.Namespace) -> tuple[ViTConfig, int]:
     """The transformer and the batch that the flags ask for."""
-    base, batch = ViTConfig(image_size=given.N, embed_dim=256, depth=6), 8
+    base, batch = ViTConfig(image_size=given.N, embed_dim=256, depth=6), Sizes().batch
     if given.config:
         training = configuration.read(given.config, {}, surrogate.SurrogateConfig)
         base, batch = training.vit, training.data.batch
@@ -69,52 +68,27 @@ def vit_of(given: argparse.Namespace) -> tuple[ViTConfig, int]:
     return dataclasses.replace(base, **asked), given.batch or batch
 
 
-def vit_runs(name: str, given: argparse.Namespace) -> dict[str, Run]:
-    """A training step, or a forecast of all members, and the product that it is measured against."""
-    config, batch = vit_of(given)
-    run = vit.train_step(config, batch) if name == "vit-train" else vit.forecast(config, given.members)
-    return {"jaxda": run, "product": vit.product(str(config.dtype or given.dtype))}
-
-
-def tables_of_sizes(given: argparse.Namespace) -> list[Table]:
-    """What --search and --heatmap ask for."""
-    (config, batch), tables = vit_of(given), []
-    shown = lambda rate: "does not fit" if rate is None else f"{rate / 1e12:.4g}"
-    if given.search:
-        tables.append(Table("remat", "batch", "TFLOP/s", title="training steps"))
-        for remat, some, rate in vit.search(config, given.search, given.repeats):
-            tables[-1].add_row(remat, str(some), shown(rate))
-    if given.heatmap:
-        sizes = (given.widths, given.heads_list, given.ratios)
-        found = {tuple(size): rate for *size, rate in vit.grid(config, batch, *sizes, given.repeats)}
-        plots.rates(given.heatmap, found, f"{config.depth} layers, batch {batch}, {report.versions()['device']}")
-        tables.append(Table("MLP ratio", "heads", "width", "TFLOP/s", title="training steps"))
-        for (ratio, heads, width), rate in found.items():
-            tables[-1].add_row(f"{ratio:g}", str(heads), str(width), shown(rate))
-    return tables
-
-
-def scaled(given: argparse.Namespace) -> tuple[dict[str, list[float]], Table]:
-    """Seconds an analysis by number of processes, and the table of members a second."""
-    sizes = {"--N": given.N, "--members": given.members, "--steps": 1000 if given.integrator == "euler" else 50}
-    arguments = [str(word) for pair in sizes.items() for word in pair] + ["--integrator", given.integrator]
-    seconds, found = scaling.measured(given.processes, arguments, given.repeats)
-    table = Table(title=f"{SCALING}: N = {given.N}, {given.members} members a process, float32, cpu")
-    for column in ("processes", "median [ms]", "min [ms]", "max [ms]", "members/s", "to the first"):
-        table.add_column(column, justify="right")
-    rates = {count: count * given.members / statistics.median(some) for count, some in seconds.items()}
-    for count, some in seconds.items():
-        times = (f"{1e3 * number:.3f}" for number in (statistics.median(some), min(some), max(some)))
-        ratio = rates[count] / rates[given.processes[0]]
-        table.add_row(str(count), *times, f"{rates[count]:.4g}", f"{ratio:.2f}")
-    said = ", ".join(f"{one.kind} of {one.bytes} B{' in a loop' if one.looped else ''}" for one in found)
-    table.caption = f"collectives of an analysis by {given.processes[-1]} processes: {said or 'none'}"
-    return {str(count): some for count, some in seconds.items()}, table
+def sizes_of(given: argparse.Namespace) -> Sizes:
+    """What the flags ask to be run."""
+    config, batch = vit_of(given) if set(given.names) & set(VIT) else (None, Sizes().batch)
+    own = {name: getattr(given, name) for name in ("N", "members", "d", "dtype", "integrator")}
+    return Sizes(**own, vit=config, batch=batch)
 
 
 def numbers(text: str) -> list[int]:
     """A converter for argparse: whole numbers, with commas between."""
     return [at_least(1)(part) for part in text.split(",")]
+
+
+def size_and_values(text: str) -> tuple[str, list[int]]:
+    """A converter for argparse: SIZE=A,B,..., with two values or more, growing."""
+    size, _, values = text.partition("=")
+    if size not in sweep.AXES:
+        raise argparse.ArgumentTypeError(f"{text}: {size} is none of {', '.join(sweep.AXES)}; use such as N=32,64,128")
+    found = numbers(values)
+    if len(found) < 2 or found != sorted(set(found)):
+        raise argparse.ArgumentTypeError(f"{text}: not two values or more that grow; use such as {size}=32,64,128")
+    return size, found
 
 
 def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
@@ -124,15 +98,19 @@ def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
         ValueError: flags that cannot be.
     """
     parser = Parser("bench.py", __doc__)
-    names = [*CYCLE, SCALING, *VIT]
-    parser.add_argument("names", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
+    names = [*BENCHMARKS, SCALING]
+    parser.add_argument("names", nargs="+", choices=[*names, *ALIASES], metavar="NAME", help=", ".join(names))
     parser.add_argument("--N", type=int, default=64, help="grid points along each side [1]")
     parser.add_argument("--members", type=at_least(2), default=20, help="ensemble size, of each process [1]")
+    parser.add_argument("--d", type=at_least(4), default=Sizes().d, help="variables of Lorenz-96 [1]")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="floating-point type")
     parser.add_argument("--integrator", choices=list(ensf.INTEGRATORS), default="euler", help="of the EnSF")
     parser.add_argument("--repeats", type=at_least(1), default=7, help="timed runs [1]")
-    parser.add_argument("--peer", type=Path, help="folder that holds the public package sqgturb")
+    parser.add_argument("--peer", type=Path, action="append", default=[], help="folder that holds a public code")
     parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="earlier --json, to print ratios to")
+    parser.add_argument("--sweep", type=size_and_values, metavar="SIZE=A,B,...", help="time at these sizes instead")
+    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="figure of the sweep")
     parser.add_argument("--processes", type=numbers, default=[1, 2], help=f"numbers of processes, of {SCALING} [1]")
     own = parser.add_argument_group("vit-train, vit-forecast")
     own.add_argument("--config", type=Path, help="training file whose transformer and batch are taken")
@@ -140,22 +118,36 @@ def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
         own.add_argument(f"--{name}", type=at_least(1), help=f"{what} [1]")
     own.add_argument("--compute", choices=("as-parameters", "float32", "bfloat16"), help="type of the products")
     own.add_argument("--remat", choices=vit.REMATS, help="what the backward pass computes anew")
-    own.add_argument("--compiled", action="store_true", help="also count the operations in the compiled step")
     own.add_argument("--search", type=numbers, metavar="B,...", help="batches to try with every --remat [1]")
     own.add_argument("--heatmap", type=Path, metavar="FILE.png", help="figure of TFLOP/s over the next three")
     own.add_argument("--widths", type=numbers, default=[512, 1024, 2048], help="widths [1]")
     own.add_argument("--heads-list", type=numbers, default=[4, 8, 16], help="numbers of heads [1]")
     own.add_argument("--ratios", type=numbers, default=[2, 4, 8], help="widths of the MLP over the token's [1]")
     given = parser.parse_args(arguments)
-    for flag in ("json", "heatmap"):
+    given.names = list(dict.fromkeys(ALIASES.get(name, name) for name in given.names))
+    require_files(given)
+    require_sizes(given)
+    return given
+
+
+def require_files(given: argparse.Namespace) -> None:
+    """Raise ValueError for files that cannot be written, or are of what is not asked."""
+    for flag in ("json", "heatmap", "figure"):
         path = getattr(given, flag)
         if path and not path.absolute().parent.is_dir():
             raise ValueError(f"--{flag} {path}: its folder does not exist; make it first")
-    if given.heatmap and given.heatmap.suffix not in plots.FORMATS:
-        raise ValueError(f"--heatmap {given.heatmap}: ends in none of {', '.join(plots.FORMATS)}; use one")
-    asked = [flag for flag in ("search", "heatmap", "compiled") if getattr(given, flag)]
+        if path and flag != "json" and path.suffix not in plots.FORMATS:
+            raise ValueError(f"--{flag} {path}: ends in none of {', '.join(plots.FORMATS)}; use one")
+    asked = [flag for flag in ("search", "heatmap") if getattr(given, flag)]
     if asked and "vit-train" not in given.names:
         raise ValueError(f"--{asked[0]}: is of vit-train, which is not among the names; add it")
+    if given.figure and not given.sweep:
+        raise ValueError(f"--figure {given.figure}: is of a sweep; add --sweep, such as --sweep N=32,64,128")
+    given.before = stored.medians_of(given.compare, vars(given), given.names) if given.compare else None
+
+
+def require_sizes(given: argparse.Namespace) -> None:
+    """Raise ValueError for sizes that cannot be, before anything is run."""
     cores = len(os.sched_getaffinity(0))
     if SCALING in given.names:
         if max(given.processes) > cores:
@@ -165,11 +157,68 @@ def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
         SQGConfig(N=given.N)
     if given.config:
         given.N = vit_of(given)[0].image_size
+    if given.sweep:
+        size, values = given.sweep
+        for name in given.names:
+            if name == SCALING or size not in BENCHMARKS[name].sizes:
+                raise ValueError(f"--sweep {size}: the cost of {name} does not depend on it; leave one of them out")
+        for value in values:
+            sizes = sizes_of(given).of(size, value)
+            if any(BENCHMARKS[name].of_case for name in given.names):
+                SQGConfig(N=sizes.N)
     if given.heatmap:
         (config, _), sizes = vit_of(given), itertools.product(given.widths, given.heads_list)
         for width, heads in sizes:
             dataclasses.replace(config, embed_dim=width, num_heads=heads)
-    return given
+
+
+def parts(given: argparse.Namespace) -> tuple[dict, list]:
+    """What is kept of the benchmarks by themselves, and their tables."""
+    found, rest, shown = {}, {}, []
+    sizes, others = sizes_of(given), peers.find(given.peer)
+    title = f"N = {given.N}, {given.members} members, {given.dtype}, {report.versions()['device']}"
+    for name in given.names:
+        if name == SCALING:
+            words = {"--N": given.N, "--members": given.members, "--integrator": given.integrator}
+            words |= {"--steps": 1000 if given.integrator == "euler" else 50}
+            flat = [str(word) for pair in words.items() for word in pair]
+            seconds, sent = scaling.measured(given.processes, flat, given.repeats)
+            head = f"{SCALING}: N = {given.N}, {given.members} members a process, float32, cpu"
+            shown.append(tables.weak_scaling(seconds, given.members, sent, head))
+            rest[name] = {str(count): some for count, some in seconds.items()}
+        else:
+            found[name] = measuring.measure(name, sizes, given.repeats, others)
+    found = measuring.with_best(found)
+    if found:
+        shown = [tables.times(found, given.before, title), tables.limits(found), *shown]
+    content = {"seconds": {name: one.seconds for name, one in found.items()} | rest}
+    return content | {"measured": {name: one.plain() for name, one in found.items()}}, shown
+
+
+def swept(given: argparse.Namespace) -> tuple[dict, list]:
+    """What is kept of a sweep, and its table."""
+    size, values = given.sweep
+    found = sweep.sweep(given.names, sizes_of(given), size, values, given.repeats)
+    fits = {name: sweep.exponent(size, seconds) for name, seconds in found.items()}
+    if given.figure:
+        x = [sweep.cost_of(size, value) for value in values]
+        curves = {name: (x, list(seconds.values()), fits[name]) for name, seconds in found.items()}
+        bench_plots.costs(given.figure, curves, sweep.AXES[size], f"{given.dtype}, {report.versions()['device']}")
+    content = {"sweep": {"of": size, "seconds": found, "exponents": {name: fit[0] for name, fit in fits.items()}}}
+    return content, [tables.swept(found, size)]
+
+
+def trainings(given: argparse.Namespace) -> list:
+    """The tables that --search and --heatmap ask for."""
+    (config, batch), shown = vit_of(given), []
+    if given.search:
+        shown.append(tables.searched(vit.search(config, given.search, given.repeats)))
+    if given.heatmap:
+        sizes = (given.widths, given.heads_list, given.ratios)
+        found = {tuple(size): rate for *size, rate in vit.grid(config, batch, *sizes, given.repeats)}
+        plots.rates(given.heatmap, found, f"{config.depth} layers, batch {batch}, {report.versions()['device']}")
+        shown.append(tables.heatmap(found))
+    return shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,42 +226,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = arguments_of(arguments)
         launch.start(given.dtype)
-        case = Case(given.N, given.members, given.dtype, given.integrator) if set(given.names) & set(CYCLE) else None
-        results, works, tables = {}, {}, []
-        for name in given.names:
-            if name == SCALING:
-                results[name], table = scaled(given)
-                tables.append(table)
-                continue
-            runs = vit_runs(name, given) if name in VIT else {"jaxda": CYCLE[name](case)}
-            if given.peer and name not in VIT and (peer := peer_of(name, case, given.peer)):
-                runs["peer"] = peer
-            works[name] = {code: run.work for code, run in runs.items()}
-            results[name] = timed(runs, given.repeats)
-        tables += tables_of_sizes(given)
+        content, shown = swept(given) if given.sweep else parts(given)
+        shown += trainings(given)
     except (ValueError, ChildProcessError) as error:
         return launch.refuse("bench.py", one_line(error) if isinstance(error, ValidationError) else error)
-    table = Table(title=f"N = {given.N}, {given.members} members, {given.dtype}, {report.versions()['device']}")
-    for column in ("benchmark", "code", "median [ms]", "min [ms]", "max [ms]", "peer / jaxda", "GFLOP/s", "of product"):
-        table.add_column(column, justify="left" if column in ("benchmark", "code") else "right")
-    for name in works:
-        seconds = results[name]
-        medians = {code: statistics.median(values) for code, values in seconds.items()}
-        rates = {code: work / medians[code] for code, work in works[name].items() if work}
-        for code, values in seconds.items():
-            times = (f"{1e3 * number:.3f}" for number in (medians[code], min(values), max(values)))
-            ratio = f"{medians[code] / medians['jaxda']:.2f}" if code == "peer" else ""
-            rate = f"{rates[code] / 1e9:.4g}" if code in rates else ""
-            share = f"{rates[code] / rates['product']:.2f}" if code == "jaxda" and rates else ""
-            table.add_row(name, code, *times, ratio, rate, share)
-    report.print_lines([table, *tables] if works else tables)
-    content = {"seconds": results, "work": works, "settings": vars(given)} | report.versions()
-    if given.compiled:
-        counted, (config, batch) = vit.compiled_work(*vit_of(given)), vit_of(given)
-        content["compiled"] = counted
-        print(f"a training step: {flops.of_step(config, batch) / 1e9:.4g} GFLOP as 6 x parameters x tokens, ", end="")
-        print(f"{counted / 1e9:.4g} in the compiled program" if counted else "the compiler does not say")
+    report.print_lines([table for table in shown if table is not None])
     if given.json:
+        content |= {"settings": vars(given)} | report.versions()
         given.json.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
     return 0
 

@@ -30,6 +30,7 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+os.environ["JAXDA_CACHE"] = "off"  # that of `pytest_configure`
 os.environ["JAXDA_LAUNCH"] = "single"  # a test is a process by itself, whatever started pytest
 launch.start()  # before the backend starts
 jax.config.update("jax_num_cpu_devices", 2)  # sharded tests run on every machine

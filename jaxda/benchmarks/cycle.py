@@ -1,23 +1,21 @@
-"""The parts of an analysis cycle, and the same work by the public NumPy package."""
+"""The parts of an analysis cycle, to be timed."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxda import coupling, observations, surrogate, twin
-from jaxda.benchmarks.timing import Run
+from jaxda.benchmarks.timing import Run, compiled
 from jaxda.config import CouplingConfig, ExperimentConfig
 from jaxda.filters import ensf, letkf, local_score
 from jaxda.filters.baselines import Climate
 from jaxda.filters.localization import Geometry
 from jaxda.models import sqg
+from jaxda.numerics import spectral
 from jaxda.parallel.mesh import jitted, member_mesh, over_members
 from jaxda.training.online import OnlineConfig
 
@@ -26,60 +24,84 @@ SHIPPED = Path(__file__).parents[2] / "configs" / "vit_surrogate"
 
 
 class Case:
-    """What the benchmarks share: a developed state with members around it, a network, devices."""
+    """What the benchmarks share: a developed state with members around it, a network, devices.
+
+    Larger grids than N = 64 begin with its developed state, interpolated, for their own would take hours.
+    """
 
     def __init__(self, n: int, members: int, dtype: str, integrator: str):
         self.model = sqg.SQGConfig(N=n)
-        self.members, self.dtype = members, dtype
+        self.members, self.dtype, self.integrator = members, dtype, integrator
         self.steps = round(12 / self.model.step_hours)
         self.mesh = member_mesh(members)
-        advance = sqg.make_advance(self.model, self.steps, dtype)
-        start = sqg.initial_state(jax.random.key(0), self.model).astype(dtype)
-        spin_up = jax.jit(lambda x: jax.lax.scan(lambda x, _: (advance(x), None), x, length=40)[0])
-        self.truth = spin_up(start)
+        self.truth = _developed(sqg.SQGConfig(N=min(n, 64)), dtype)
+        if n > 64:
+            self.truth = jax.jit(partial(spectral.resample, n=n))(self.truth)
         noise = jax.random.normal(jax.random.key(1), (members, *self.model.shape), dtype)
         self.ensemble = self.truth + 1000.0 * noise
-        self.forecast = over_members(advance, self.mesh)
+        self.forecast = over_members(sqg.make_advance(self.model, self.steps, dtype), self.mesh)
         self.operator = observations.make_operator(
             observations.ObservationConfig(), self.model.shape, self.model.kelvin
         )
         self.observe = observations.make_network(observations.ObservationConfig(), self.operator)
         self.observation = self.observe(jax.random.key(2), self.truth)
         self.geometry = Geometry.of(self.model)
-        self.letkf = letkf.make_analysis(letkf.LETKFConfig(), self.geometry, self.operator, self.mesh)
-        ours = local_score.LocalScoreConfig()
-        self.local_score = local_score.make_analysis(ours, self.geometry, self.operator, self.mesh)
-        steps = {"euler": 1000, "exponential": 50}[integrator]
-        self.ensf = ensf.make_analysis(
-            ensf.EnSFConfig(integrator=integrator, steps=steps, tolerance=0), self.operator, 1000.0, self.mesh
-        )
+
+    @cached_property
+    def letkf(self) -> twin.Analysis:
+        """The LETKF at 2000 km."""
+        return letkf.make_analysis(letkf.LETKFConfig(), self.geometry, self.operator, self.mesh)
+
+    @cached_property
+    def local_score(self) -> twin.Analysis:
+        """The local score filter at its defaults."""
+        return local_score.make_analysis(local_score.LocalScoreConfig(), self.geometry, self.operator, self.mesh)
+
+    @cached_property
+    def ensf(self) -> twin.Analysis:
+        """The EnSF of the published kind; Euler's 1000 steps end at t = 0.5, after 500."""
+        steps = {"euler": 1000, "exponential": 50}[self.integrator]
+        config = ensf.EnSFConfig(integrator=self.integrator, steps=steps, tolerance=0)
+        return ensf.make_analysis(config, self.operator, 1000.0, self.mesh)
+
+    def analysis(self, filtered: twin.Analysis) -> Run:
+        """One analysis of the ensemble."""
+        return compiled(jitted(filtered, self.mesh), jax.random.key(3), self.ensemble, self.observation)
+
+
+def _developed(model: sqg.SQGConfig, dtype: str) -> jax.Array:
+    """A state after 20 days from noise."""
+    advance = sqg.make_advance(model, round(12 / model.step_hours), dtype)
+    start = sqg.initial_state(jax.random.key(0), model).astype(dtype)
+    return jax.jit(lambda x: jax.lax.scan(lambda x, _: (advance(x), None), x, length=40)[0])(start)
 
 
 def sqg_step(case: Case) -> Run:
     """A 12 h forecast of all members; the unit is one step of one member."""
-    return Run(partial(jitted(case.forecast, case.mesh), case.ensemble), case.steps * case.members)
+    return compiled(jitted(case.forecast, case.mesh), case.ensemble, units=case.steps * case.members)
 
 
 def letkf_analysis(case: Case) -> Run:
     """One LETKF analysis, 2000 km, every point observed."""
-    return Run(partial(jitted(case.letkf, case.mesh), jax.random.key(3), case.ensemble, case.observation))
+    return case.analysis(case.letkf)
 
 
 def local_score_analysis(case: Case) -> Run:
     """One analysis of the local score filter at its defaults, every point observed."""
-    return Run(partial(jitted(case.local_score, case.mesh), jax.random.key(3), case.ensemble, case.observation))
+    return case.analysis(case.local_score)
 
 
 def ensf_analysis(case: Case) -> Run:
     """One EnSF analysis of the published kind."""
-    return Run(partial(jitted(case.ensf, case.mesh), jax.random.key(3), case.ensemble, case.observation))
+    return case.analysis(case.ensf)
 
 
 def whole_cycle(case: Case) -> Run:
     """Ten cycles with the LETKF: observe, analyse, score, forecast; the unit is one cycle."""
     truth = jnp.broadcast_to(case.truth, (10, *case.truth.shape))
     parts = {"forecast": lambda key, x: case.forecast(x), "observe": case.observe, "analysis": case.letkf}
-    return Run(partial(jitted(partial(twin.cycle, **parts), case.mesh), jax.random.key(4), case.ensemble, truth), 10)
+    cycle = jitted(partial(twin.cycle, **parts), case.mesh)
+    return compiled(cycle, jax.random.key(4), case.ensemble, truth, units=10)
 
 
 def coupled_cycle(case: Case, online: bool = False) -> Run:
@@ -105,8 +127,9 @@ def coupled_cycle(case: Case, online: bool = False) -> Run:
     model, forecast, learn, _ = coupling.make_forecaster(config, "coupled", case.operator, climate, case.mesh)
     truth = jnp.broadcast_to(case.truth, (10, *case.truth.shape))
     parts = {"forecast": forecast, "learn": learn, "observe": case.observe, "analysis": case.local_score}
-    run = jitted(partial(twin.coupled_cycle, **parts), case.mesh)
-    return Run(partial(run, jax.random.key(4), twin.Coupled(case.ensemble, model), truth), 10)
+    coupled = twin.Coupled(case.ensemble, model)
+    cycle = jitted(partial(twin.coupled_cycle, **parts), case.mesh)
+    return compiled(cycle, jax.random.key(4), coupled, truth, units=10)
 
 
 CYCLE = {
@@ -118,30 +141,3 @@ CYCLE = {
     "coupled-cycle": coupled_cycle,
     "online-cycle": partial(coupled_cycle, online=True),
 }
-
-
-def peer_of(name: str, case: Case, folder: Path) -> Run | None:
-    """The same work by the NumPy package `sqgturb` in `folder`, on two threads; None where it has no such part."""
-    sys.path.insert(0, str(folder))
-    try:
-        package = importlib.import_module("sqgturb")
-    except ImportError as error:
-        raise ValueError(f"--peer {folder}: holds no package sqgturb ({error}); give the folder above it") from None
-    ensemble, n = np.asarray(case.ensemble), case.model.N
-    if name == "sqg-step":
-        settings = {"dt": case.model.dt, "diff_efold": case.model.diff_efold, "U": case.model.U, "threads": 2}
-        model = package.SQG(ensemble[0], precision="single", **settings)
-        model.timesteps = case.steps
-        return Run(lambda: [model.advance(member) for member in ensemble[:4]], 4 * case.steps)
-    if name == "letkf":
-        x = np.arange(n) * case.model.L / n
-        xs, ys = np.meshgrid(x, x)
-        side = case.model.L
-        distances = (package.cartdist(a, b, xs, ys, side, side) for a, b in zip(xs.ravel(), ys.ravel(), strict=True))
-        taper = np.array([package.gaspcohn(d.ravel() / 2e6) for d in distances])
-        vertical = float(package.gaspcohn(np.array(0.5)))
-        values = np.asarray(case.observation.values, float).reshape(2, -1)
-        columns = ensemble.astype(float).reshape(case.members, 2, -1)
-        observed = case.model.kelvin * columns
-        return Run(lambda: package.enkf_update(columns.copy(), observed, values, np.ones(n * n), taper, vertical))
-    return None

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxda.benchmarks import ceilings
 from jaxda.benchmarks.timing import free_port
 from jaxda.parallel.machine import Machine, Table, factor
 from jaxda.settings import Count, described, settings
@@ -105,14 +105,8 @@ def measure(repeats: int = 7, sizes: Sequence[float] = SIZES) -> Measured:
     if len(devices) > 1:
         multihost_utils.sync_global_devices("products")
     rate = sustained_products()
-    # in place, so that no new pages are asked of the system
-    added, kept = jax.jit(lambda a: a + 1.0, donate_argnums=0), [jnp.zeros(2**25, jnp.float32)]
-
-    def pass_over():
-        kept[0] = added(kept[0])
-        return kept[0]
-
-    memory = 2 * kept[0].nbytes / seconds_of(pass_over, repeats)
+    over = ceilings.copy(2**27)
+    memory = over.work / seconds_of(over.call, repeats)
     summed = jax.jit(
         jax.shard_map(lambda a: jax.lax.psum(a, "x"), mesh=mesh, in_specs=along, out_specs=PartitionSpec())
     )

@@ -5,17 +5,33 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 
 
 class Run(NamedTuple):
-    """Something to time: a call, the units of what is reported that it makes, and its work [FLOP] where known."""
+    """Something to time: a call, the units of what is reported that it makes, and what is known of it.
+
+    Attributes:
+        call: without arguments; its result is waited for.
+        units: of what is reported, that one call makes [1].
+        work: of one call, by a convention of its own [FLOP, or B of a copy]; None where there is none.
+        program: compiled, of which one call is a run; None where there is none to count.
+    """
 
     call: Callable
     units: float = 1.0
     work: float | None = None
+    program: Any = None
+
+
+def compiled(function: Callable, *arguments, units: float = 1.0) -> Run:
+    """The run of a function, jitted or not, on arguments, compiled here and once."""
+    jitted = function if hasattr(function, "lower") else jax.jit(function)
+    program = jitted.lower(*arguments).compile()
+    return Run(partial(program, *arguments), units, program=program)
 
 
 def timed(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:

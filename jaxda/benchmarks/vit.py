@@ -1,4 +1,4 @@
-"""How fast a surrogate trains and forecasts here: runs to be timed, in turn, beside a plain matrix product.
+"""How fast a surrogate trains and forecasts here: runs to be timed.
 
 Rates are of the convention 6 x parameters x tokens (`training/flops.py`).
 """
@@ -14,7 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxda.benchmarks.timing import Run, timed
+from jaxda.benchmarks.timing import Run, compiled, timed
 from jaxda.models import vit
 from jaxda.models.vit import ViTConfig
 from jaxda.parallel import sharding
@@ -40,37 +40,21 @@ def train_step(config: ViTConfig, batch: int) -> Run:
     own, step = _step_of(config)
     make = lambda: trainer.init_state(own, vit.init(jax.random.key(0), config))
     kept, some, key = [trainer.on_devices(sharding.alone(), make)], _batch_of(config, batch), jax.random.key(2)
+    program = step.lower(kept[0], some, key).compile()
 
     def call():
-        kept[0], metrics = step(kept[0], some, key)
+        kept[0], metrics = program(kept[0], some, key)
         return metrics.loss
 
-    return Run(call, 1.0, flops.of_step(config, batch))
-
-
-def compiled_work(config: ViTConfig, batch: int) -> float | None:
-    """Operations of that step as XLA counts them, blocks unrolled; nothing is run."""
-    own, step = _step_of(dataclasses.replace(config, unroll=config.depth))
-    make = lambda: trainer.init_state(own, vit.init(jax.random.key(0), config))
-    return flops.compiled(
-        step, jax.eval_shape(make), jax.eval_shape(lambda: _batch_of(config, batch)), jax.random.key(2)
-    )
+    return Run(call, 1.0, flops.of_step(config, batch), program)
 
 
 def forecast(config: ViTConfig, members: int) -> Run:
     """One lead of all members; its work is a third of a training step's."""
     params = jax.jit(lambda: vit.init(jax.random.key(0), config))()
     x = jax.random.normal(jax.random.key(1), (members, config.variables, config.image_size, config.image_size))
-    apply = jax.jit(lambda params, x: vit.apply(config, params, x, jnp.full(len(x), 0.5)))
-    return Run(lambda: apply(params, x), 1.0, flops.of_step(config, members) / 3.0)
-
-
-def product(dtype: str) -> Run:
-    """A plain product of square matrices: the ceiling."""
-    side = flops.SIDES.get(jax.default_backend(), flops.LARGE_SIDES)[-1]
-    a = jax.random.normal(jax.random.key(0), (side, side), dtype)
-    multiply = jax.jit(lambda a, b: a @ b)
-    return Run(lambda: multiply(a, a), 1.0, 2.0 * side**3)
+    run = compiled(lambda params, x: vit.apply(config, params, x, jnp.full(len(x), 0.5)), params, x)
+    return run._replace(work=flops.of_step(config, members) / 3.0)
 
 
 def rate(config: ViTConfig, batch: int, repeats: int) -> float | None:

@@ -11,11 +11,6 @@ from rich.console import Console
 
 from jaxda.output.netcdf import FileError
 
-try:
-    from tensorboardX import SummaryWriter
-except ImportError:  # the table is enough to train with
-    SummaryWriter = None
-
 
 class TrainingLog:
     """`log.csv` and `events/` in a folder; use it in a `with`.
@@ -39,9 +34,11 @@ class TrainingLog:
             return
         self._rows = [row for row in read(self._table) if int(row["step"]) <= step] if self._table.exists() else []
         folder.mkdir(parents=True, exist_ok=True)
-        if SummaryWriter is not None:
+        try:
+            from tensorboardX import SummaryWriter  # here, for it brings PyTorch along, where that is installed: 2 s
+
             self._events = SummaryWriter(str(folder / "events"), purge_step=step + 1 if step else None, flush_secs=10)
-        else:
+        except ImportError:  # the table is enough to train with
             said = "tensorboardX is not installed: log.csv, but no events for TensorBoard; pip install tensorboardX"
             Console(stderr=True).print(said, highlight=False, soft_wrap=True)
 

@@ -29,7 +29,7 @@ from jax._src import distributed  # its key-value store has no public name; Orba
 from jax.experimental import multihost_utils
 
 from jaxda import __version__
-from jaxda.parallel import ending
+from jaxda.parallel import caching, ending
 from jaxda.settings import difference
 
 #: rank, size and local rank, of the innermost launcher first: srun may have started what started this process
@@ -119,6 +119,10 @@ def start(precision: str = "float32", settings=None, alone: bool = True) -> Laun
     many devices as threads all wait for the pool, forever (seen with jaxlib 0.10.2). So the pool, whose size XLA takes
     from NPROC, is made larger; whoever makes several CPU devices without this function has to set NPROC too.
 
+    Compiled programs of a process by itself are kept for the next start (`caching`). Several keep theirs only where
+    JAX_COMPILATION_CACHE_DIR says so: the first alone writes, and those who find nothing in a folder of their own would
+    compile while others run on.
+
     Args:
         settings: a dataclass in which all processes must agree; None: they are not connected.
         alone: without settings, refuse several processes; False where they meet over MPI by themselves.
@@ -133,6 +137,8 @@ def start(precision: str = "float32", settings=None, alone: bool = True) -> Laun
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen and "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if found.size == 1 else 1)
+    if found.size == 1:
+        caching.keep()
     if settings is None and alone:
         require_one()
     if settings is not None and found.size > 1:

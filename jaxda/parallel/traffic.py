@@ -36,7 +36,7 @@ def moved(instruction: Instruction, around: dict[str, Instruction], program: Pro
     if operation == "dynamic-update-slice":
         return 2.0 * of(operands[1])
     if operation != "fusion":
-        return own + sum(map(of, operands))
+        return own + sum(map(of, set(operands)))  # a * a reads a once
     inner = program.computations.get(instruction.called[0], {})
     parameters = {int(one.text.split("parameter(")[1].split(")")[0]): one.name
                   for one in inner.values() if one.operation == "parameter"}  # fmt: skip

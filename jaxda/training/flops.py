@@ -1,14 +1,12 @@
 """How much arithmetic a training does, and how much of it the device could do.
 
-Three counts, which are not the same:
+Two numbers:
 
 * `of_step`, 6 x parameters x tokens: two operations for each weight and token forward and four backward (Kaplan et al.
   2020, "Scaling laws for neural language models", Sec. 2.1; Yin et al. 2024, SC24, count so too). Every published
   figure is this, so it is the one shown. It leaves out the products of attention's tokens with each other and what
   rematerialisation computes again, and counts tables of positions, the head's and the embedding's weights as if each
   token met them, which is nearly so here.
-* `compiled`, what XLA counts in the program: also the softmax, the optimizer, the random numbers. XLA counts the body
-  of a loop once however often it runs, so blocks have to be unrolled for it (`ViTConfig.unroll`).
 * `product_rate`, what a plain matrix product of the same type reaches on this device. The share of it that the first
   count reaches is the model FLOP utilisation, MFU (Chowdhery et al. 2022, "PaLM", App. B, where the peak is the
   vendor's: ours is lower, and shares of it are higher).
@@ -35,13 +33,6 @@ def of_step(config: ViTConfig, images: int) -> float:
     A roll-out of k leads passes the model k times: its images count k times.
     """
     return 6.0 * vit.count_parameters(config) * config.tokens * images
-
-
-def compiled(function, *arguments) -> float | None:
-    """Operations that XLA counts in a jitted function, loops once; None where the platform says nothing."""
-    found = function.lower(*arguments).compile().cost_analysis()
-    found = found[0] if isinstance(found, list | tuple) else found or {}
-    return found.get("flops")
 
 
 @lru_cache

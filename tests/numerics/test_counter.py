@@ -24,7 +24,7 @@ normals = jax.jit(counter.normals)
 )
 def test_the_generator_gives_the_known_answers_of_its_authors(key, block, expected):
     word = lambda x: jnp.asarray(x, jnp.uint32)
-    found = counter.threefry(jnp.stack([word(k) for k in key]), *map(word, block))
+    found = counter.threefry(jnp.stack([word(k) for k in key]), *map(word, block), rounds=20)
     assert tuple(map(int, found)) == expected
 
 

@@ -2,11 +2,11 @@
 
 import csv
 import struct
+import sys
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from jaxda.output import training_log
 from jaxda.output.netcdf import FileError
 from jaxda.output.training_log import TrainingLog
 
@@ -80,7 +80,7 @@ def test_a_table_that_is_none_of_ours_is_left_alone(tmp_path, content, said):
 
 
 def test_without_tensorboardx_the_table_is_written_and_one_line_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training_log, "SummaryWriter", None)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with TrainingLog(tmp_path, 0) as log:
         log.scalars(1, {"train/loss": 1.0})
         log.row({"step": 1, "loss": 1.0})
