@@ -43,8 +43,8 @@ def _widened(bits: Array) -> Array:
     return jax.lax.bitcast_convert_type(bits.astype(jnp.uint32) << 16, jnp.float32)
 
 
-#: how a path is held in memory between steps: to it, and back
-PACKING = {"float32": (lambda x: x, lambda x: x), "bfloat16": (_rounded, _widened)}
+#: how a path is held in memory between steps: the type, to it, and back
+PACKING = {"float32": (jnp.float32, lambda x: x, lambda x: x), "bfloat16": (jnp.uint16, _rounded, _widened)}
 
 
 def coefficients(config: ensf.EnSFConfig) -> np.ndarray:
@@ -124,7 +124,7 @@ def make_pre_prediction(config, ring: Ring, model, between: int, sigma: float, c
     forward, backward = lorenz96_windows.make_window(model, between, ring.platform)
     left = between * lorenz96_windows.LEFT
     own = partial(kernel, platform=ring.platform)
-    packed, unpacked = map(own, PACKING[state])
+    dtype, packed, unpacked = PACKING[state]
 
     @own
     def slope_of(z, y, first):
@@ -148,13 +148,14 @@ def make_pre_prediction(config, ring: Ring, model, between: int, sigma: float, c
 
         def advance(step, z):
             def on_window(first, z):
-                z = unpacked(z)
+                z = own(unpacked)(z)
                 after, stages = forward(z)
-                return packed(moved(words, step, offset, first, z, x, backward(stages, slope_of(after, y, first))))
+                g = backward(stages, slope_of(after, y, first))
+                return own(packed)(moved(words, step, offset, first, z, x, g))
 
             return rings.sweep(ring, on_window, z)
 
-        z = jax.lax.fori_loop(0, ring.part // window, start, packed(jnp.zeros_like(x)))
+        z = jax.lax.fori_loop(0, ring.part // window, start, jnp.zeros(x.shape, dtype))
         return unpacked(jax.lax.fori_loop(0, config.steps, advance, z))
 
     return pre_prediction
