@@ -33,6 +33,20 @@ from jaxda.parallel.kernels import kernel
 from jaxda.parallel.ring import Ring
 
 
+def _rounded(x: Array) -> Array:
+    """float32 to the nearest bfloat16, ties to even, as uint16: XLA's CPU code for that type converts whole arrays."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(jnp.uint16)
+
+
+def _widened(bits: Array) -> Array:
+    return jax.lax.bitcast_convert_type(bits.astype(jnp.uint32) << 16, jnp.float32)
+
+
+#: how a path is held in memory between steps: the type, to it, and back
+PACKING = {"float32": (jnp.float32, lambda x: x, lambda x: x), "bfloat16": (jnp.uint16, _rounded, _widened)}
+
+
 def coefficients(config: ensf.EnSFConfig) -> np.ndarray:
     """c_z, c_x, c_g and c_n of every step, `(steps, 4)`.
 
@@ -98,7 +112,7 @@ def make_pre_prediction(config, ring: Ring, model, between: int, sigma: float, c
     Args:
         config: EnSFConfig; model: Lorenz96Config; between: its steps until the observations; sigma: their error.
         compared: with arctan of the observed quantity, "observed", or, as the public program does, with "state".
-        state: type of the path between steps.
+        state: type of the path between steps, a name in PACKING.
 
     Raises:
         ValueError: see `coefficients`; a halo that is not that of the model's steps.
@@ -110,6 +124,7 @@ def make_pre_prediction(config, ring: Ring, model, between: int, sigma: float, c
     forward, backward = lorenz96_windows.make_window(model, between, ring.platform)
     left = between * lorenz96_windows.LEFT
     own = partial(kernel, platform=ring.platform)
+    dtype, packed, unpacked = PACKING[state]
 
     @own
     def slope_of(z, y, first):
@@ -129,18 +144,18 @@ def make_pre_prediction(config, ring: Ring, model, between: int, sigma: float, c
         def start(k, z):
             first = k * window
             number = offset + jnp.asarray(first, jnp.uint32) + jnp.arange(window, dtype=jnp.uint32)
-            noise = counter.normals(words, config.steps, number).astype(z.dtype)
-            return jax.lax.dynamic_update_slice(z, noise, (first,))
+            return jax.lax.dynamic_update_slice(z, packed(counter.normals(words, config.steps, number)), (first,))
 
         def advance(step, z):
             def on_window(first, z):
-                z = z.astype(jnp.float32)
+                z = own(unpacked)(z)
                 after, stages = forward(z)
-                return moved(words, step, offset, first, z, x, backward(stages, slope_of(after, y, first)))
+                g = backward(stages, slope_of(after, y, first))
+                return own(packed)(moved(words, step, offset, first, z, x, g))
 
             return rings.sweep(ring, on_window, z)
 
-        z = jax.lax.fori_loop(0, ring.part // window, start, jnp.zeros(ring.part, state))
-        return jax.lax.fori_loop(0, config.steps, advance, z).astype(x.dtype)
+        z = jax.lax.fori_loop(0, ring.part // window, start, jnp.zeros(x.shape, dtype))
+        return unpacked(jax.lax.fori_loop(0, config.steps, advance, z))
 
     return pre_prediction

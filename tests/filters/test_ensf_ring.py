@@ -76,6 +76,12 @@ def test_a_path_in_half_precision_is_near(cpus):
     assert 1e-4 < np.sqrt(np.mean((single - half) ** 2)) / np.std(single) < 0.2
 
 
+def test_a_path_is_rounded_to_the_nearest():
+    _, to, back = ensf_ring.PACKING["bfloat16"]
+    x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    np.testing.assert_array_equal(back(to(x)), x.astype(jnp.bfloat16).astype(np.float32))
+
+
 def test_what_the_ring_does_not_have_is_refused(cpus):
     ring = make_ring(CONFIG, cpus)
     softmax = dataclasses.replace(CONFIG.filter, weights="softmax")
