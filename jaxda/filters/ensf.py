@@ -68,7 +68,7 @@ from jax import Array
 from jaxda.filters.inflation import deviations, relaxed_to, size_of
 from jaxda.numerics import counter
 from jaxda.observations import Observation, Operator, cleaned, likelihood_score, stiffness
-from jaxda.parallel.mesh import by_members
+from jaxda.parallel.mesh import by_members, in_turn
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
 
 #: h(t): how much of the likelihood's score is felt at pseudo-time t
@@ -179,42 +179,55 @@ def reverse_sde(key: Array, config: EnSFConfig, kernels: Array, likelihood, stif
     words = jax.vmap(lambda m: counter.words_of(jax.random.fold_in(key, m)))(number)
     places = jnp.arange(kernels[0].size, dtype=jnp.uint32).reshape(kernels.shape[1:])
 
-    def noise(pair):
-        """Standard normals of the steps 2 `pair` and 2 `pair` + 1."""
-        drawn = jax.vmap(lambda own: counter.normal_pair(own, pair, places))(words)
-        return [one.astype(dtype) for one in drawn]
-
     def kernels_at(step):
         if config.minibatch is None or config.minibatch >= members:
             return everyone
         chosen = jax.random.choice(jax.random.fold_in(key, -1 - step), members, (config.minibatch,), replace=False)
         return everyone[chosen]
 
-    def advance(z, step, drawn):
-        t = 1.0 - (step + where) * dt
-        alpha, beta2, b, sigma2 = schedule(config, t.astype(dtype))
-        h = damping(t.astype(dtype))
-        shared = kernels_at(step)
+    def some(kernels, words):
+        """The paths' steps, and their noise, of some of the members."""
 
-        def one(z, own, xi):
-            score = prior_score(z, alpha, beta2, shared if config.weights == "softmax" else own[None])
-            drift = -b * z + sigma2 * (score + h * likelihood(z))
-            rate = b + sigma2 * (1.0 / beta2 + h * stiff(z)) if config.integrator == "exponential" else 0.0
-            move, variance = increment(drift, rate, sigma2, dt)
-            return z + move + jnp.sqrt(variance) * xi
+        def noise(pair):
+            """Standard normals of the steps 2 `pair` and 2 `pair` + 1."""
+            drawn = jax.vmap(lambda own: counter.normal_pair(own, pair, places))(words)
+            return [one.astype(dtype) for one in drawn]
 
-        return jax.vmap(one)(z, kernels, drawn)
+        def advance(z, step, drawn):
+            t = 1.0 - (step + where) * dt
+            alpha, beta2, b, sigma2 = schedule(config, t.astype(dtype))
+            h = damping(t.astype(dtype))
+            shared = kernels_at(step)
 
-    def two(z, pair):
-        even, odd = noise(pair)
-        z = advance(z, 2 * pair, even)
-        return jnp.where(2 * pair + 1 < total, advance(z, 2 * pair + 1, odd), z), None
+            def one(z, own, xi):
+                score = prior_score(z, alpha, beta2, shared if config.weights == "softmax" else own[None])
+                drift = -b * z + sigma2 * (score + h * likelihood(z))
+                rate = b + sigma2 * (1.0 / beta2 + h * stiff(z)) if config.integrator == "exponential" else 0.0
+                move, variance = increment(drift, rate, sigma2, dt)
+                return z + move + jnp.sqrt(variance) * xi
 
-    start, pairs = noise(-(-total // 2))[0], -(-total // 2)
-    if config.tolerance == 0:
-        return jax.lax.scan(two, start, jnp.arange(pairs))[0]
-    alone = lambda step: jnp.where(step % 2 == 0, *noise(step // 2))
-    return _until_steady(advance, alone, start, total, config, axis)
+            return jax.vmap(one)(z, kernels, drawn)
+
+        return noise, advance
+
+    def to_the_end(kernels, words):
+        noise, advance = some(kernels, words)
+
+        def two(z, pair):
+            even, odd = noise(pair)
+            z = advance(z, 2 * pair, even)
+            return jnp.where(2 * pair + 1 < total, advance(z, 2 * pair + 1, odd), z), None
+
+        return jax.lax.scan(two, noise(pairs)[0], jnp.arange(pairs))[0]
+
+    pairs = -(-total // 2)
+    if config.tolerance > 0:
+        noise, advance = some(kernels, words)
+        alone = lambda step: jnp.where(step % 2 == 0, *noise(step // 2))
+        return _until_steady(advance, alone, noise(pairs)[0], total, config, axis)
+    if config.weights == "softmax" or not in_turn(kernels[0], jax.default_backend()):
+        return to_the_end(kernels, words)
+    return jax.lax.map(lambda own: to_the_end(*jax.tree.map(lambda one: one[None], own))[0], (kernels, words))
 
 
 def _until_steady(advance, noise, start: Array, total: int, config: EnSFConfig, axis: str | None = None) -> Array:

@@ -1,10 +1,9 @@
 """Random numbers as a function of where they stand: no state, no array of keys, any part of a field by itself.
 
 `normals(key, step, index)` needs nothing but whole numbers, so a loop makes them where it uses them, in registers, and
-a field's values are the same however it is cut into blocks or spread over devices. Two words from Threefry-2x32 with 13
-rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", SC11, Table 2: the fewest that pass all of
-TestU01's BigCrush; jax.random has 20, as a margin, and on CPUs takes three times as long) make two normals by the
-transform of Box & Muller (1958, Ann. Math. Stat. 29, 610-611):
+a field's values are the same however it is cut into blocks or spread over devices. Two words from Threefry-2x32 (Salmon
+et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", SC11; the generator under jax.random) make two normals by
+the transform of Box & Muller (1958, Ann. Math. Stat. 29, 610-611):
 
     r = sqrt(-2 log u),   r cos(2 pi v)  and  r sin(2 pi v).
 
@@ -22,6 +21,8 @@ from jax import Array
 from jaxda.numerics.elementary import sine_and_cosine
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+#: its authors' search for rotations ends with every bit of the input felt by all of the output after 8 rounds; they and
+#: jax.random take 20, as a margin, which costs the loops here 1.4 to 3 times as much (docs/benchmarks.md)
 ROUNDS = 13
 PARITY = np.uint32(0x1BD11BDA)
 

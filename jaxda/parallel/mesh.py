@@ -58,6 +58,11 @@ def jitted(function: Callable, mesh: Mesh | None, **options) -> Callable:
     return jax.jit(function, **options)
 
 
+def in_turn(state: Array, platform: str) -> bool:
+    """Whether members of this kind are better taken one after another: what one needs then stays in a core's cache."""
+    return platform == "cpu" and state.size >= LARGE
+
+
 def over_members(function: Callable[..., Array], mesh: Mesh | None) -> Callable[..., Array]:
     """A function of ensembles `(M, ...)`, member by member, spread over the mesh without communication.
 
@@ -76,9 +81,8 @@ def over_members(function: Callable[..., Array], mesh: Mesh | None) -> Callable[
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
     def one_device(ensemble, *shared):
-        in_turn = platform == "cpu" and ensemble[0].size >= LARGE
         own = lambda states: function(states, *shared)
-        return jax.lax.map(own, ensemble) if in_turn else own(ensemble)
+        return jax.lax.map(own, ensemble) if in_turn(ensemble[0], platform) else own(ensemble)
 
     if mesh is None or mesh.size == 1:
         return one_device

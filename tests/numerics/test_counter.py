@@ -66,3 +66,17 @@ def test_a_part_is_what_the_whole_has_there(draws):
     np.testing.assert_array_equal(np.asarray(part, float), draws[3, 1000:1100])
     pair = counter.normal_pair(WORDS, 1, PLACES[:50])
     np.testing.assert_allclose(pair, draws[2:, :50], rtol=1e-6)
+
+
+def test_a_bit_of_counter_or_key_turns_every_bit_of_the_words_half_of_the_time():
+    n = 1 << 14
+    x0 = jnp.arange(n, dtype=jnp.uint32)  # counters as they are used: the lowest bits, one after the other
+    words, step = counter.words_of(jax.random.key(3)), jnp.full(n, 5, jnp.uint32)
+    before = jnp.stack(counter.threefry(words, x0, step))
+    flip = jax.jit(lambda bit: jnp.stack(counter.threefry(words, x0 ^ (jnp.uint32(1) << bit), step)))
+    of_key = jax.jit(lambda bit: jnp.stack(counter.threefry(words ^ jnp.array([0, 1], jnp.uint32) << bit, x0, step)))
+    for change in (flip, of_key):
+        for bit in (0, 1, 13, 31):
+            turned = np.unpackbits(np.asarray(before ^ change(bit)).view(np.uint8).reshape(2, n, 4), axis=-1)
+            share = turned.reshape(2, n, 32).mean(1)
+            assert np.abs(share - 0.5).max() < 5.0 * 0.5 / np.sqrt(n)
