@@ -1,15 +1,17 @@
 """Measure the parts of a cycle: python scripts/bench.py NAME... [--N 64] [--members 20] [--dtype float32].
 
 NAME is one or more of sqg-step, letkf, local-score (or local), ensf, cycle, coupled-cycle, online-cycle, ensf-scaling,
-vit-train, vit-forecast. cycle has the LETKF and SQG, coupled-cycle the local score filter and the shipped surrogate,
-which in online-cycle learns too. Each is compiled, run once, and then timed several times; the median, the fastest and
-the slowest are printed. What the compiled program computes and moves is counted, copies, matrix products and FFTs are
-timed in turn with it, and the share of the nearest of these ceilings that it reaches is printed.
+lorenz96-cycle, vit-train, vit-forecast. cycle has the LETKF and SQG, coupled-cycle the local score filter and the
+shipped surrogate, which in online-cycle learns too; lorenz96-cycle is of one member of --d variables. Each is compiled,
+run once, and then timed several times; the median, the fastest and the slowest are printed. What the compiled program
+computes and moves is counted, copies, matrix products and FFTs are timed in turn with it, and the share of the nearest
+of these ceilings that it reaches is printed.
 
 --peer FOLDER times a public code in turn with ours, of what the folder holds: the NumPy package `sqgturb` (its `SQG`
-with FFTW, and `enkf_update`), or the PyTorch EnSF `Enscore.py`; it may be given several times. --json FILE keeps the
-numbers, and --compare FILE prints their ratios to those of such a file. --sweep N=32,64,128 (or members, or d) times
-the benchmarks at these sizes instead, fits the power of the cost, and --figure FILE.png draws it.
+with FFTW, and `enkf_update`), the PyTorch EnSF `Enscore.py`, or `run_ensf.py` of the Lorenz-96 problem; it may be given
+several times. --json FILE keeps the numbers, and --compare FILE prints their ratios to those of such a file. --sweep
+N=32,64,128 (or members, or d) times the benchmarks at these sizes instead, fits the power of the cost, and --figure
+FILE.png draws it.
 
 ensf-scaling is one EnSF analysis of --members members in each of 1, 2, ... processes (--processes), connected by
 jax.distributed and each on a core of its own; the numbers of processes take turns. Members a second over those of the

@@ -180,7 +180,7 @@ BAD = [
     (["letkf", *SMALL, "--repeats", "0"], ["repeats", "0"]),
     (["letkf", *SMALL, "--members", "0"], ["members", "0"]),
     (["letkf", "--dtype", "float16"], ["float16"]),
-    (["letkf", *SMALL, "--peer", "nowhere"], ["--peer nowhere: holds neither a package sqgturb nor"]),
+    (["letkf", *SMALL, "--peer", "nowhere"], ["--peer nowhere: holds no package sqgturb, no Enscore.py"]),
     (["letkf", *SMALL, "--json", "nowhere/a.json"], ["nowhere/a.json"]),
     (["vit-train", "--patch", "7"], ["image_size = 64 is not a multiple of patch_size = 7"]),
     (["vit-train", "--width", "many"], ["--width", "many"]),

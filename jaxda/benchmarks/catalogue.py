@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from jaxda.benchmarks import cycle, vit
+from jaxda.benchmarks import cycle, lorenz96, vit
 from jaxda.benchmarks.timing import Run
 from jaxda.models.vit import ViTConfig
 
@@ -61,6 +61,7 @@ def _of_case(make: Callable[[cycle.Case], Run]) -> Benchmark:
 
 BENCHMARKS = {
     **{name: _of_case(make) for name, make in cycle.CYCLE.items()},
+    "lorenz96-cycle": Benchmark(lambda sizes: lorenz96.cycle(sizes.d), ("d",)),
     "vit-train": Benchmark(lambda sizes: vit.train_step(sizes.vit, sizes.batch), ("N",)),
     "vit-forecast": Benchmark(lambda sizes: vit.forecast(sizes.vit, sizes.members), ("N", "members")),
 }

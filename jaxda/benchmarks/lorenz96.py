@@ -46,15 +46,15 @@ def cycle(d: int, members: int = 1, **settings) -> Run:
     config = ScalingConfig(d=d, members=members, **settings)
     ring = lorenz96_scaling.make_ring(config)
     numbers = jnp.arange(members)
-    advance = lorenz96_scaling.make_cycle(config, ring)
-    kept = [(0, *lorenz96_scaling.make_start(config, ring)(numbers))]
+    kept = [jnp.zeros((), int), *lorenz96_scaling.make_start(config, ring)(numbers)]
+    program = lorenz96_scaling.make_cycle(config, ring).lower(kept[0], numbers, *kept[1:]).compile()
 
     def call():
-        number, truth, ensemble = kept[0]
-        kept[0] = number + 1, *advance(number, numbers, truth, ensemble)
-        return kept[0][1:]
+        number, truth, ensemble = kept
+        kept[:] = number + 1, *program(number, numbers, truth, ensemble)
+        return kept[1:]
 
-    return Run(call, members, work(config))
+    return Run(call, members, work(config), program)
 
 
 def peer(folder: Path, d: int, pre_predictions: int = 3, steps: int = 100) -> Run:

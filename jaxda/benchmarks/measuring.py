@@ -10,7 +10,6 @@ from jaxda.benchmarks import ceilings
 from jaxda.benchmarks.catalogue import BENCHMARKS, VIT, Sizes
 from jaxda.benchmarks.ceilings import Share
 from jaxda.benchmarks.counting import Counts, counted
-from jaxda.benchmarks.cycle import Case
 from jaxda.benchmarks.timing import Run, timed
 
 
@@ -52,14 +51,14 @@ class Measured(NamedTuple):
 
 
 def measure(
-    name: str, sizes: Sizes, repeats: int, peers: Mapping[str, Callable[[Case], Run]] | None = None
+    name: str, sizes: Sizes, repeats: int, peers: Mapping[str, Callable[[Sizes], Run]] | None = None
 ) -> Measured:
     """Time a benchmark beside its peers and ceilings."""
     benchmark = BENCHMARKS[name]
     ours = benchmark.make(sizes)
     codes = {"jaxda": ours}
     if peers and name in peers:
-        codes["peer"] = peers[name](sizes.case)
+        codes["peer"] = peers[name](sizes)
     counts = counted(ours.program) if ours.program is not None else None
     dtype = str(sizes.vit.dtype or sizes.dtype) if name in VIT else sizes.dtype
     tops = ceilings.runs(counts, dtype) if counts else {}

@@ -4,6 +4,7 @@
   have not, or with other arguments (eb57b7b of 2024-01-17 has the one that is called here).
 * the PyTorch EnSF of the SQG experiments: `Enscore.py`, class `EnSF`, on the CPU. It asks for half precision by
   `torch.set_default_dtype`, which CPUs are slow at; here that request is ignored, and all of it is in single.
+* the PyTorch program `run_ensf.py` of the Lorenz-96 scaling problem (`benchmarks.lorenz96`).
 """
 
 from __future__ import annotations
@@ -19,41 +20,49 @@ from unittest import mock
 
 import numpy as np
 
+from jaxda.benchmarks import lorenz96
+from jaxda.benchmarks.catalogue import Sizes
 from jaxda.benchmarks.cycle import Case
 from jaxda.benchmarks.timing import Run
 
 #: makes the run of a peer from the case and the package
 Make = Callable[[Case, ModuleType], Run]
+#: makes the run of a peer at the sizes that are asked for
+Peer = Callable[[Sizes], Run]
 #: places of the EnSF in a folder that is given
 ENSCORE = ("Enscore.py", "sqg/Enscore.py", "src/sqg/Enscore.py")
+#: places of the Lorenz-96 problem
+RUN_ENSF = ("run_ensf.py", "ensf/run_ensf.py")
 #: Euler steps that a run of the EnSF is reported for
 EULER_STEPS = 500
 
 
-def find(folders: Sequence[Path]) -> dict[str, Callable[[Case], Run]]:
+def find(folders: Sequence[Path]) -> dict[str, Peer]:
     """Benchmark -> what makes the run of a peer, of all that the folders hold.
 
     Raises:
         ValueError: a folder that holds no peer, or one whose packages are not installed.
     """
-    found: dict[str, Callable[[Case], Run]] = {}
+    found: dict[str, Peer] = {}
     for folder in folders:
-        makers: dict[str, Callable[[Case], Run]] = {}
+        makers: dict[str, Peer] = {}
         if (folder / "sqgturb" / "__init__.py").is_file():
             package = _imported(folder, "sqgturb")
             known = {"sqg-step": sqg_step} | ({"letkf": letkf} if hasattr(package, "enkf_update") else {})
             makers |= _bound(package, known)
         if place := next((folder / name for name in ENSCORE if (folder / name).is_file()), None):
             makers |= _bound(_imported(place.parent, "Enscore"), {"ensf": ensf})
+        if place := next((folder / name for name in RUN_ENSF if (folder / name).is_file()), None):
+            makers["lorenz96-cycle"] = lambda sizes, place=place: lorenz96.peer(place.parent, sizes.d)
         if not makers:
-            holds = "holds neither a package sqgturb nor Enscore.py of the EnSF"
+            holds = "holds no package sqgturb, no Enscore.py of the EnSF and no run_ensf.py"
             raise ValueError(f"--peer {folder}: {holds}; give the folder above it")
         found |= makers
     return found
 
 
-def _bound(package: ModuleType, makers: Mapping[str, Make]) -> dict[str, Callable[[Case], Run]]:
-    return {name: lambda case, make=make: make(case, package) for name, make in makers.items()}
+def _bound(package: ModuleType, makers: Mapping[str, Make]) -> dict[str, Peer]:
+    return {name: lambda sizes, make=make: make(sizes.case, package) for name, make in makers.items()}
 
 
 def _imported(folder: Path, name: str) -> ModuleType:

@@ -47,13 +47,11 @@ def path(monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.fixture(scope="module")
-def case():
-    return Sizes(N=16, members=4).case
+SIZES = Sizes(N=16, members=4)
 
 
 @pytest.mark.parametrize("place", ["", "sqg", "src/sqg"])
-def test_the_ensf_is_found_counted_and_kept_in_single_precision(tmp_path, monkeypatch, case, place):
+def test_the_ensf_is_found_counted_and_kept_in_single_precision(tmp_path, monkeypatch, place):
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     (tmp_path / place / "Enscore.py").write_text(ENSCORE)
     torch = types.ModuleType("torch")
@@ -61,9 +59,9 @@ def test_the_ensf_is_found_counted_and_kept_in_single_precision(tmp_path, monkey
     monkeypatch.setitem(sys.modules, "torch", torch)
     found = peers.find([tmp_path])
     assert list(found) == ["ensf"]
-    run = found["ensf"](case)
+    run = found["ensf"](SIZES)
     assert run.units == 0.5  # 250 of 500 steps
-    np.testing.assert_array_equal(run.call(), np.asarray(case.ensemble).reshape(4, -1))
+    np.testing.assert_array_equal(run.call(), np.asarray(SIZES.case.ensemble).reshape(4, -1))
     assert torch.asked == [0, 0]  # seeds; half precision was not asked of PyTorch
 
 
@@ -84,5 +82,14 @@ def test_several_folders_and_one_that_holds_nothing(tmp_path):
     (tmp_path / "sqgturb").mkdir()
     (tmp_path / "sqgturb" / "__init__.py").write_text("enkf_update = None\n")
     assert set(peers.find([tmp_path])) == {"sqg-step", "letkf"}
-    with pytest.raises(ValueError, match=r"nowhere: holds neither a package sqgturb nor Enscore.py"):
+    with pytest.raises(
+        ValueError, match=r"nowhere: holds no package sqgturb, no Enscore.py of the EnSF and no run_ensf.py"
+    ):
         peers.find([tmp_path, tmp_path / "nowhere"])
+
+
+def test_the_lorenz96_program_is_found_where_it_lies(tmp_path):
+    (tmp_path / "ensf").mkdir()
+    (tmp_path / "ensf" / "run_ensf.py").write_text("")
+    assert list(peers.find([tmp_path])) == ["lorenz96-cycle"]
+    assert list(peers.find([tmp_path / "ensf"])) == ["lorenz96-cycle"]
