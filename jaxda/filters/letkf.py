@@ -39,7 +39,7 @@ from jaxda.filters.inflation import (
     with_climate_differences,
 )
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
-from jaxda.filters.normal_equations import batch_of, convolved, convolves, normal_equations, picked
+from jaxda.filters.normal_equations import batch_of, convolved, convolves, normal_equations, picked, reach_of
 from jaxda.numerics.matrices import inverse_square_root
 from jaxda.observations import Observation, Operator, cleaned
 from jaxda.parallel.mesh import over_columns, with_all_members
@@ -65,7 +65,7 @@ class LETKFConfig(FilterSettings):
         0.0, "climate's spread times this added to the analysis deviations, as differences of its states [1]"
     )
     rotation: bool = described(False, "rotate the analysis deviations at random, keeping mean and covariance")
-    batch: Count = described(256, "columns done at once on a device, at most: bounds the memory [1]")
+    batch: Count | None = described(None, "columns done at once on a device, at most; what suits it where left out [1]")
 
 
 def ensemble_transform(gram: Array, projected: Array) -> Array:
@@ -166,9 +166,10 @@ def make_analysis(
             if by_convolution:
                 one = jnp.ones((), y.dtype)
                 entries = convolved(geometry, config.cutoff, y.T, innovation, precision, one, axis)
-                moved = over_columns(of_convolved, n_columns, axis, config.batch)(by_column, entries)
+                batch = batch_of(config.batch, geometry.levels, members**2)
+                moved = over_columns(of_convolved, n_columns, axis, batch)(by_column, entries)
             else:
-                batch = batch_of(neighbours, members, config.batch)
+                batch = batch_of(config.batch, geometry.levels, members * reach_of(neighbours))
                 moved = over_columns(at_columns, n_columns, axis, batch)(by_column, y.T, innovation, precision)
             if regional:
                 moved, root = moved[..., :members], moved[..., members]

@@ -61,7 +61,7 @@ from jaxda.filters.ensemble_flow import transport
 from jaxda.filters.inflation import deviations
 from jaxda.filters.innovations import PriorError
 from jaxda.filters.localization import Geometry, make_neighbours, vertical_taper
-from jaxda.filters.normal_equations import batch_of, convolved, convolves, normal_equations, picked
+from jaxda.filters.normal_equations import batch_of, convolved, convolves, normal_equations, picked, reach_of
 from jaxda.observations import Observation, Operator, cleaned
 from jaxda.parallel.mesh import over_columns, with_all_members
 from jaxda.settings import Count, FilterSettings, Fraction, Length, NonNegative, Positive, described, settings
@@ -98,7 +98,7 @@ class LocalScoreConfig(FilterSettings):
     sample: Count = described(256, "columns at which q is measured; lambda at four times as many [1]")
     regions: Count = described(1, "regions along each axis that measure it separately [1]")
     iterations: Count = described(3, "passes of expectation propagation where the operator is not linear [1]")
-    batch: Count = described(256, "columns done at once on a device, at most: bounds the memory [1]")
+    batch: Count | None = described(None, "columns done at once on a device, at most; what suits it where left out [1]")
 
 
 def data_of(operator: Operator, observation: Observation, x: Array, reach: Array) -> tuple[Array, Array]:
@@ -267,7 +267,7 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
 
                 return jnp.moveaxis(jax.lax.map(one, (q, sharpness)), -1, 0)
 
-            batch = batch_of(neighbours, y.shape[-1], config.batch)
+            batch = batch_of(config.batch, levels, y.shape[-1] * reach_of(neighbours))
             run = over_columns(at, len(sample.columns), axis, batch)
             found = run(sample.columns, sample.own, y, datum, variance, q, sharpness)
             return region_of.total(jnp.moveaxis(found, 0, -1), sample.columns)
@@ -331,10 +331,12 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
             if by_convolution:
                 precision = jnp.where(jnp.isfinite(total), 1.0 / total, 0.0)
                 entries = convolved(geometry, cutoff, *near, precision, sharpness[0], axis)
-                run = over_columns(of_convolved, n_columns, axis, config.batch)
+                batch = batch_of(config.batch, levels, members**2)
+                run = over_columns(of_convolved, n_columns, axis, batch)
                 moved = to_state(run(by_column, entries, sharpness))
             else:
-                run = over_columns(at_columns, n_columns, axis, batch_of(neighbours, members, config.batch))
+                batch = batch_of(config.batch, levels, members * reach_of(neighbours))
+                run = over_columns(at_columns, n_columns, axis, batch)
                 moved = to_state(run(by_column, *near, total, sharpness))
             increment, moved = deviations(moved)
             white = white_update(operator, q, variance, datum - operator.interpolate(increment))

@@ -76,9 +76,17 @@ def test_convolutions_are_for_many_observations_on_the_grid():
     )
 
 
-def test_batches_of_gathers_keep_within_the_budget():
+def test_batches_keep_within_the_budget_and_what_is_asked_for(monkeypatch):
+    of_one = 4 * 2 * 1000
+    fit = normal_equations.BUDGET // of_one
+    assert normal_equations.batch_of(None, 2, 1000) == normal_equations.IN_CACHE
+    assert normal_equations.batch_of(10**6, 2, 1000) == fit
+    assert normal_equations.batch_of(7, 2, 1000) == 7
+    assert normal_equations.batch_of(7, 2, 10**9) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert normal_equations.batch_of(None, 2, 1000) == fit
+
+
+def test_reach_is_what_a_column_gathers():
     neighbours = make_neighbours(PLANE, on_grid(PLANE), 1700.0)
-    reach = neighbours(jnp.zeros(1, int))[0].shape[-1]
-    of_one = 4 * PLANE.levels * reach * 20
-    assert normal_equations.batch_of(neighbours, 20, 256) == min(256, normal_equations.BUDGET // of_one)
-    assert normal_equations.batch_of(neighbours, 10**9, 256) == 1
+    assert normal_equations.reach_of(neighbours) == neighbours(jnp.zeros(1, int))[0].shape[-1]
