@@ -76,12 +76,13 @@ def _imported(folder: Path, name: str) -> ModuleType:
 
 
 def sqg_step(case: Case, package: ModuleType) -> Run:
-    """A 12 h forecast of four members by FFTW on two threads; the unit is one step of one member."""
+    """The forecast of at most four members by FFTW on two threads; the unit is one step of one member."""
     settings = {"dt": case.model.dt, "diff_efold": case.model.diff_efold, "U": case.model.U, "threads": 2}
     ensemble = np.asarray(case.ensemble)
+    some = ensemble[:4]
     model = package.SQG(ensemble[0], precision="single", **settings)
-    model.timesteps = case.steps
-    return Run(lambda: [model.advance(member) for member in ensemble[:4]], 4 * case.steps)
+    model.timesteps = case.timed_steps
+    return Run(lambda: [model.advance(member) for member in some], len(some) * case.timed_steps)
 
 
 def letkf(case: Case, package: ModuleType) -> Run:
