@@ -77,6 +77,8 @@ DAMPING: dict[str, Callable[[Array], Array]] = {
     "quadratic": lambda t: (1.0 - t) ** 2,
     "none": jnp.ones_like,
 }
+#: points whose arrays, seven of them, stay in a core's cache
+LARGEST_BLOCK = 8192
 #: factor on sigma of the published arctan runs, times the operator's scale
 TAN_SIGMA = 5.0
 
@@ -155,7 +157,9 @@ def _exponential(drift, rate, noise_variance, dt):
 INTEGRATORS = {"euler": (_euler, 0.0), "exponential": (_exponential, 0.5)}
 
 
-def reverse_sde(key: Array, config: EnSFConfig, kernels: Array, likelihood, stiff, axis: str | None = None) -> Array:
+def reverse_sde(
+    key: Array, config: EnSFConfig, kernels: Array, likelihood, stiff, axis: str | None = None, first: int | Array = 0
+) -> Array:
     """Paths of the reverse SDE from noise at t = 1 to `config.stop`, one a kernel; returns `(M, ...)`.
 
     Args:
@@ -163,6 +167,7 @@ def reverse_sde(key: Array, config: EnSFConfig, kernels: Array, likelihood, stif
         likelihood: z `(...)` -> grad log p(y | z).
         stiff: z `(...)` -> an upper bound of minus its diagonal derivative; used by the exponential integrator.
         axis: of the mesh over which the members are spread. A member's noise is keyed by its number among all.
+        first: number of the first point, for the noise, where these are a part of the state.
     """
     own, dtype = len(kernels), kernels.dtype
     increment, where = INTEGRATORS[config.integrator]
@@ -177,7 +182,8 @@ def reverse_sde(key: Array, config: EnSFConfig, kernels: Array, likelihood, stif
             everyone = jax.lax.all_gather(kernels, axis, tiled=True)
 
     words = jax.vmap(lambda m: counter.words_of(jax.random.fold_in(key, m)))(number)
-    places = jnp.arange(kernels[0].size, dtype=jnp.uint32).reshape(kernels.shape[1:])
+    places = jnp.asarray(first, jnp.uint32) + jnp.arange(kernels[0].size, dtype=jnp.uint32)
+    places = places.reshape(kernels.shape[1:])
 
     def kernels_at(step):
         if config.minibatch is None or config.minibatch >= members:
@@ -267,6 +273,14 @@ def _until_steady(advance, noise, start: Array, total: int, config: EnSFConfig, 
     return jax.lax.while_loop(unfinished, one_window, (start, means, jnp.zeros((), int), jnp.zeros((), bool)))[0]
 
 
+def blocks_of(state: Array) -> int:
+    """Equal blocks of points to be done in turn: on a CPU such that the arrays of a path stay in a core's cache."""
+    if not in_turn(state, jax.default_backend()):
+        return 1
+    fitting = [n for n in range(1, 4 * state.size // LARGEST_BLOCK + 2) if state.size % n == 0]
+    return next((n for n in fitting if state.size // n <= LARGEST_BLOCK), 1)
+
+
 def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float | None = None, mesh=None):
     """The ensemble score filter as a function (key, ensemble, observation) -> ensemble.
 
@@ -284,6 +298,9 @@ def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float 
     if config.likelihood == "tan" and operator.function.arctan_scale is None:
         raise ValueError('likelihood = "tan" is for the operator arctan; use "true"')
 
+    # a point's path then depends on nothing but what is at that point
+    pointwise = operator.positions is None and config.weights == "per-member" and config.tolerance == 0
+
     def analysis(key: Array, ensemble: Array, observation: Observation, axis: str | None) -> Array:
         observation = cleaned(observation)
         mean, deviation = deviations(ensemble, axis)
@@ -292,12 +309,26 @@ def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float 
             scale = jnp.where(prior_spread > 0, prior_spread, 1.0)
         else:
             mean, deviation, scale = jnp.zeros_like(mean), ensemble, jnp.ones_like(mean)
-        if config.likelihood == "tan":
-            likelihood, stiff = _tan_likelihood(operator, observation, mean, scale)
+
+        def paths(first, kernels, observation, mean, scale):
+            """Of the whole state, or of points from number `first` on."""
+            if config.likelihood == "tan":
+                likelihood, stiff = _tan_likelihood(operator, observation, mean, scale)
+            else:
+                likelihood = lambda z: scale * likelihood_score(operator, observation, mean + scale * z)
+                stiff = lambda z: scale**2 * stiffness(operator, observation, mean + scale * z)
+            return reverse_sde(key, config, kernels, likelihood, stiff, axis, first)
+
+        kernels, around = deviation / scale, (observation, mean, scale)
+        blocks = blocks_of(mean) if pointwise else 1
+        if blocks == 1:
+            z = paths(0, kernels, *around)
         else:
-            likelihood = lambda z: scale * likelihood_score(operator, observation, mean + scale * z)
-            stiff = lambda z: scale**2 * stiffness(operator, observation, mean + scale * z)
-        z = reverse_sde(key, config, deviation / scale, likelihood, stiff, axis)
+            cut = lambda field: field.reshape(blocks, -1)
+            firsts = jnp.arange(blocks) * (mean.size // blocks)
+            parts = firsts, jax.vmap(cut, out_axes=1)(kernels), jax.tree.map(cut, around)
+            z = jax.lax.map(lambda part: paths(part[0], part[1], *part[2]), parts)  # (blocks, M, points)
+            z = jnp.moveaxis(z, 0, 1).reshape(ensemble.shape)
         # members that agree know the point: their mixture is one place, which noise must not move
         posterior = jnp.where(prior_spread > 0, mean + scale * z, ensemble)
         if config.relaxation == 0:

@@ -15,6 +15,7 @@ from scipy.integrate import solve_ivp
 from jaxda.filters import ensf
 from jaxda.filters.ensf import EnSFConfig
 from jaxda.observations import FUNCTIONS, Observation, Operator, PointFunction
+from jaxda.parallel import mesh
 
 KEY = jax.random.key(0)
 KEYS = jax.random.split(KEY, 1000)
@@ -333,7 +334,7 @@ def likelihood_of(monkeypatch, operator, observation, **given):
     """Score and stiffness of the likelihood that the path is given, in its own normalised variable."""
     caught = {}
 
-    def catch(key, config, kernels, likelihood, stiff, axis):
+    def catch(key, config, kernels, likelihood, stiff, axis, first):
         caught.update(likelihood=likelihood, stiff=stiff)
         return kernels
 
@@ -424,3 +425,25 @@ def test_memory_grows_with_the_members_not_their_square(weights):
     compiled = posterior.lower(KEY, ensemble, Observation(state, state)).compile()
     # the tolerance's ring of 200 means is the largest part
     assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * members * members * d * 4
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("given", [{}, {"integrator": "exponential"}, {"likelihood": "tan"}])
+def test_paths_by_blocks_of_points_are_those_of_the_whole(x64, assert_near, monkeypatch, given):
+    rng = np.random.default_rng(0)
+    members, operator = rng.normal(size=(4, 2, 6, 6)), Operator((2, 6, 6), FUNCTIONS["arctan"](1.0))
+    observation = Observation(rng.uniform(-1.0, 1.0, (2, 6, 6)), 100.0 * (rng.uniform(size=(2, 6, 6)) < 0.7))
+    config = EnSFConfig(**{"steps": 20, "tolerance": 0.0} | given)
+    whole = ensf.make_analysis(config, operator, 1.0)(KEY, members, observation)
+    monkeypatch.setattr(ensf, "LARGEST_BLOCK", 24)
+    monkeypatch.setattr(mesh, "LARGE", 8)
+    assert ensf.blocks_of(members[0]) == 3
+    assert_near(ensf.make_analysis(config, operator, 1.0)(KEY, members, observation), whole, 1e-13)
+
+
+def test_sizes_that_no_number_of_blocks_divides_stay_whole(monkeypatch):
+    monkeypatch.setattr(mesh, "LARGE", 8)
+    monkeypatch.setattr(ensf, "LARGEST_BLOCK", 24)
+    assert [ensf.blocks_of(np.zeros(size)) for size in (24, 48, 50, 53)] == [1, 2, 5, 1]
