@@ -26,7 +26,7 @@ from jaxda import conversion, surrogate
 from jaxda.models import vit
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
-from jaxda.settings import Parser
+from jaxda.settings import Parser, place
 from jaxda.training import dataset
 from jaxda.training.dataset import Statistics
 
@@ -35,11 +35,11 @@ def parser() -> Parser:
     """The command line's own options; every other flag is a field of the configuration."""
     own = Parser("convert_checkpoint.py", __doc__, epilog="any field of CONFIG can be given too: --vit.depth 8, ...")
     text = "file of PyTorch: .safetensors, .pt, .pth or .ckpt; or folder of a training"
-    own.add_argument("weights", type=Path, metavar="WEIGHTS", help=text)
+    own.add_argument("weights", type=place, metavar="WEIGHTS", help=text)
     own.add_argument("--config", required=True, help="training file with the sizes of the weights")
-    own.add_argument("--out", type=Path, required=True, help="folder to make")
+    own.add_argument("--out", type=place, required=True, help="folder to make")
     text = "mean and std of each variable [m/s]: .npz or NetCDF with mean and std, or the public code's folder"
-    own.add_argument("--statistics", type=Path, help=f"{text} (default: those of the configuration's series)")
+    own.add_argument("--statistics", type=place, help=f"{text} (default: those of the configuration's series)")
     text = "keep the weights alone: enough for forecasts, a quarter of the size"
     own.add_argument("--weights-only", action="store_true", help=text)
     text = "what the model was given in its training for a lead of the first of data.lead_hours"

@@ -24,7 +24,7 @@ from jaxda.output import forecast_file, forecast_plots, netcdf, report, starts
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
-from jaxda.settings import Parser, at_least
+from jaxda.settings import Parser, at_least, place
 from jaxda.training import dataset
 
 
@@ -32,7 +32,7 @@ def make_parser() -> Parser:
     """The options."""
     parser = Parser("forecast.py", __doc__)
     add, count = parser.add_argument, at_least(1)
-    add("folder", type=Path, metavar="FOLDER", help="a training's output, such as runs/vit_tiny")
+    add("folder", type=place, metavar="FOLDER", help="a training's output, such as runs/vit_tiny")
     add("--start", metavar="FILE[:NUMBERS]", help="states to start from (default: the training's, held out)")
     add("--experiment", metavar="NAME", help="whose analyses to start from, of several in an analysis.nc")
     add("--starts", type=count, help=f"start times, spread evenly (default: {starts.STARTS}; of ensembles: the last)")
@@ -42,7 +42,7 @@ def make_parser() -> Parser:
     add("--truth", choices=["sqg", "file"], default="sqg", help="SQG from the same states, or the file's later ones")
     add("--which", choices=["best", "last"], default="best", help="checkpoint (default: best)")
     add("--save-every", type=count, metavar="K", help="leads between fields kept (default: as fit in 256 MiB)")
-    add("--out", type=Path, help="folder to write, new or empty (default: runs/forecast-NAME OF FOLDER)")
+    add("--out", type=place, help="folder to write, new or empty (default: runs/forecast-NAME OF FOLDER)")
     return parser
 
 

@@ -25,7 +25,7 @@ from jaxda.output.atomic import replacing
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
-from jaxda.settings import Parser
+from jaxda.settings import Parser, place
 
 
 def help_text() -> str:
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("osse.py", __doc__, epilog=help_text())
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/quickstart.toml")
-    parser.add_argument("--out", type=Path, help="folder to write, new or empty (default: runs/NAME OF CONFIG)")
+    parser.add_argument("--out", type=place, help="folder to write, new or empty (default: runs/NAME OF CONFIG)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
     try:
         given, rest = parser.parse_known_args(arguments)

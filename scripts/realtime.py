@@ -27,7 +27,7 @@ from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
 from jaxda.realtime import folder, loop, system
 from jaxda.realtime.inbox import folder_source
-from jaxda.settings import Parser, seconds
+from jaxda.settings import Parser, place, seconds
 
 
 def help_text() -> str:
@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("realtime.py", __doc__, epilog=help_text())
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/realtime.toml")
-    parser.add_argument("--watch", type=Path, required=True, help="folder that observation files arrive in")
-    parser.add_argument("--out", type=Path, help="folder, new or of this run (default: runs/NAME OF CONFIG)")
+    parser.add_argument("--watch", type=place, required=True, help="folder that observation files arrive in")
+    parser.add_argument("--out", type=place, help="folder, new or of this run (default: runs/NAME OF CONFIG)")
     parser.add_argument("--filter", help="which filter, where the configuration has several")
     every = "from cycle to cycle on the clock [s] (interval_hours); 0: a cycle is due when the one before is done"
     parser.add_argument("--every", type=seconds, help=every)

@@ -24,7 +24,7 @@ from jaxda import experiment, tuning
 from jaxda.output import plots, report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
-from jaxda.settings import Parser
+from jaxda.settings import Parser, place
 
 
 def run(config: configuration.ExperimentConfig, name: str, todo: list[dict], folder: tuning.Folder) -> int:
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--filter", required=True, metavar="NAME", help="which of its filters")
     parser.add_argument("--values", action="append", default=[], metavar="FIELD=A,B,...", help="a field's values")
     parser.add_argument("--trials", type=int, default=50, help="how many at most (default: 50)")
-    parser.add_argument("--out", type=Path, help="folder, new or of the same search (default: runs/tune-CONFIG-NAME)")
+    parser.add_argument("--out", type=place, help="folder, new or of the same search (default: runs/tune-CONFIG-NAME)")
     try:
         given, rest = parser.parse_known_args(arguments)
         if given.trials < 1:
