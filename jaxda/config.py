@@ -206,7 +206,7 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, kind: type =
         raise ValueError(f"{path}: no such file; give a TOML file first, such as configs/quickstart.toml") from None
     except (ValueError, OSError, RecursionError) as error:
         reason = "too deep" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or error
-        raise ValueError(f"{ascii(str(path))[1:-1][:200]}: not a TOML file: {reason}") from None
+        raise ValueError(f"{printable(path)}: not a TOML file: {reason}") from None
     for field, value in (overrides or {}).items():
         _put(tree, field, value)
     _require_sane(tree, str(path))
@@ -222,6 +222,12 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, kind: type =
         raise ValueError(f"{path}: {one_line(error)}") from None
     except ArithmeticError as error:  # settings that are good by themselves
         raise ValueError(f"{path}: its numbers do not go together ({error}); use usual ones") from None
+
+
+def printable(word) -> str:
+    """A word from outside as it may stand in a message of one line."""
+    text = str(word)
+    return (text if text.isprintable() else ascii(text)[1:-1])[:200]
 
 
 def _require_sane(tree, place: str, depth: int = 0) -> None:
@@ -265,17 +271,17 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     words = iter(arguments)
     for word in words:
         if not word.startswith("--"):
-            raise ValueError(f"{word}: not a flag; fields are given as --field value")
+            raise ValueError(f"{printable(word)}: not a flag; fields are given as --field value")
         field, equals, text = word[2:].partition("=")
         value = text if equals else next(words, None)
         if value is None:
-            raise ValueError(f"--{field}: has no value; give one")
+            raise ValueError(f"--{printable(field)}: has no value; give one")
         try:
             overrides[field] = tomllib.loads(f"value = {value}")["value"]
         except (tomllib.TOMLDecodeError, RecursionError):
             overrides[field] = value
         except ValueError:  # Python reads no whole numbers of thousands of digits
-            raise ValueError(f"--{field[:60]} {value[:12]}...: has too many digits; use a smaller number") from None
+            raise ValueError(f"--{printable(field)} {value[:12]}...: has too many digits; use a smaller number") from None
     return overrides
 
 

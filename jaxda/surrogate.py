@@ -238,11 +238,12 @@ def train(
     series: Series,
     out: Path,
     report: Callable[[int, str], None] = lambda step, text: None,
+    begun_in: Callable[[], None] = lambda: None,
 ) -> dict:
     """Train from the last checkpoint in `out`, or from the start, and return the row of the best validation.
 
     Writes `out/config.toml`, `out/checkpoints`, `out/events` for TensorBoard and `out/log.csv`, a row for each
-    validation. `report` is told the number of steps done, and what to say.
+    validation. `report` is told the number of steps done, and what to say; `begun_in` is called when there is a folder.
 
     Raises:
         FileError, ValueError: samples that cannot be made, a checkpoint with other settings, or a loss that is not
@@ -270,6 +271,7 @@ def train(
         log = files.enter_context(TrainingLog(out, first, writes))
         if writes:
             configuration.write(out / "config.toml", config)
+            begun_in()
         meta = meta_of(config, normalisation)
         step = jax.jit(trainer.make_train_step(own, apply_of(config, normalisation), layout), donate_argnums=0)
         validate = make_validation(config, series, source.validation, normalisation, key_validation, layout)

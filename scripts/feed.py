@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         system.require_sqg(config)
         report.may_write(given.to)
+        experiment.require_memory(config)
         deliveries = feed.plan(config.cycles, filter(None, given.disturb.split(",")), config.seed)
         there = [path for path in (truth, *given.to.glob("*.nc")) if path.exists()]
         if there:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxda import forecast, surrogate
-from jaxda.output import forecast_file, forecast_plots, netcdf, report, starts
+from jaxda.output import forecast_file, forecast_plots, netcdf, record, report, starts
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
@@ -63,7 +63,7 @@ def source_of(o: argparse.Namespace, config: surrogate.SurrogateConfig) -> tuple
     return starts.of_series(series, dataset.split(series, config.data).test, "series held out"), None
 
 
-def run(o: argparse.Namespace, out: Path, command: str) -> int:
+def run(o: argparse.Namespace, out: Path, words: list[str]) -> int:
     """Forecast and write the folder; returns the exit status."""
     trained = surrogate.load(o.folder, o.which)
     config, hours = trained.config, forecast.lead_hours_of(trained.config, o.lead_hours)
@@ -74,7 +74,12 @@ def run(o: argparse.Namespace, out: Path, command: str) -> int:
     step = forecast.make_steps(trained, hours, member_mesh(times * members))
 
     out.mkdir(parents=True, exist_ok=True)
-    about = {"checkpoint": f"{o.folder}, step {trained.step}", "starts": source.name, "history": netcdf.dated(command)}
+    record.write(out, "forecast.py", words, config)
+    about = {
+        "checkpoint": f"{o.folder}, step {trained.step}",
+        "starts": source.name,
+        "history": netcdf.dated(shlex.join(["forecast.py", *words])),
+    }
     grid = {"members": members if source.ensemble else 0, "shared_truth": begin.later is not None}
     every = o.save_every or forecast_file.spacing(config.model, times * members, o.steps)
     leads = np.arange(0, o.steps + 1, every)
@@ -107,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         o = make_parser().parse_args(words)
         out = report.new_folder(o.out or Path("runs") / f"forecast-{o.folder.resolve().name}")
         launch.start("float32")
-        return run(o, out, shlex.join(["forecast.py", *words]))
+        return run(o, out, words)
     except (ValueError, OSError) as error:
         return launch.refuse("forecast.py", error)
 

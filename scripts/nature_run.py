@@ -138,7 +138,7 @@ def make_plan(argv: list[str]) -> tuple[nature.Plan, Path] | None:
     run = netcdf.read_nature_run(o.restart) if o.restart else None
     config = configure({name: getattr(o, name) for name in MODEL if hasattr(o, name)}, run)
     extend = run is not None and o.out.exists() and o.out.samefile(o.restart)
-    figure = o.figure or o.out.with_suffix(".png")
+    figure = o.figure or (o.out.with_suffix(".png") if o.out.name else o.out)
     check_outputs(o.out, figure, extend)
     spacing = np.diff(run.times[-2:])[0] / HOUR if run and len(run.times) > 1 else None
     hours = o.interval_hours if o.interval_hours is not None else spacing or 12.0

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from jaxda import config as configuration
 from jaxda import experiment
+from jaxda.output import record
 from jaxda.output.progress import bar, status_line
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
@@ -52,7 +53,7 @@ def line(cycle: loop.Cycle, interval: float, unit: str) -> str:
     )
 
 
-def run(config: configuration.ExperimentConfig, given, out: Path) -> int:
+def run(config: configuration.ExperimentConfig, given, out: Path, words: list[str] | None) -> int:
     """Begin or go on; returns the exit status."""
     found = launch.start(config.precision)
     # Orbax advises against waiting for each checkpoint, which is what a cycle does
@@ -65,6 +66,7 @@ def run(config: configuration.ExperimentConfig, given, out: Path) -> int:
         parts = system.make_system(config, climate)
         if not goes_on:  # not before: a surrogate that does not fit leaves nothing behind
             folder.begin(out, config)
+        record.write(out, "realtime.py", words, config)
         system.keep_start(out, climate, ensemble)
         launch.say(launch.describe(found, config.precision, member_mesh(config.members_of(parts.name))), sys.stderr)
         stopped = []
@@ -101,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         out = given.out or Path("runs") / Path(given.config).stem
         if not given.watch.is_dir() or given.watch.resolve() == out.resolve():
             raise ValueError(f"--watch {given.watch}: not a folder of its own that is there; make it, or give another")
-        return run(config, given, out)
+        return run(config, given, out, arguments)
     except FloatingPointError as error:
         print(f"realtime.py: {error}", file=sys.stderr)
         return 3

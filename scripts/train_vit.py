@@ -17,7 +17,7 @@ from pathlib import Path
 from jaxda import config as configuration
 from jaxda import surrogate
 from jaxda.models import vit
-from jaxda.output import report
+from jaxda.output import record, report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch, sharding
 from jaxda.settings import Parser, place
@@ -30,7 +30,7 @@ def help_text() -> str:
     return "fields of the training (default), each with its unit in brackets:\n" + "\n".join(rows)
 
 
-def run(config: surrogate.SurrogateConfig, out: Path) -> None:
+def run(config: surrogate.SurrogateConfig, out: Path, words: list[str] | None) -> None:
     """Train and say what came of it."""
     days = surrogate.series_days(config) + config.series.spinup_days if config.series.file is None else 1.0
     with bar("series", days, "days") as advance:
@@ -45,7 +45,8 @@ def run(config: surrogate.SurrogateConfig, out: Path) -> None:
             advance(max(step - done, 0), text)
             done = max(step, done)
 
-        best = surrogate.train(config, series, out, said)
+        keep = lambda: record.write(out, "train_vit.py", words, config)
+        best = surrogate.train(config, series, out, said, keep)
     hours = config.data.lead_hours[0]
     stay = f" (persistence {best['persistence_1']:.3f} K)" if "persistence_1" in best else ""
     launch.say(f"best at step {best['step']}: RMSE {best['rmse_1']:.3f} K after {hours:g} h{stay}")
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         surrogate.check(config)
         mesh = sharding.make_layout(config.parallel).mesh
         launch.say(launch.describe(started, "float32", mesh), sys.stderr)
-        run(config, out)
+        run(config, out, arguments)
         return 0
     except (ValueError, OSError) as error:
         return launch.refuse("train_vit.py", error)

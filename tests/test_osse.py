@@ -400,59 +400,6 @@ def test_a_failing_filter_is_recorded_and_the_others_go_on(tmp_path):
     assert (tmp_path / "run" / "figures" / "snapshot.png").stat().st_size > 10_000
 
 
-# Bad input
-
-GOOD = "small.toml"
-BAD = [
-    ([], ["CONFIG"]),
-    (["none.toml"], ["none.toml: no such file"]),
-    (["."], [".: not a TOML file"]),
-    (["odd.toml"], ["odd.toml: not a TOML file", "line 1"]),
-    ([GOOD, "more.toml"], ["more.toml: not a flag"]),
-    ([GOOD, "--cycles"], ["--cycles: has no value"]),
-    ([GOOD, "--out"], ["--out"]),
-    ([GOOD, "--out", GOOD], [f"{GOOD}: is not an empty folder"]),
-    ([GOOD, "--out", f"{GOOD}/run"], [GOOD]),
-    ([GOOD, "--cycle", "3"], ["cycle = 3: there is no such field"]),
-    ([GOOD, "--ou", "run"], ["ou = run: there is no such field"]),
-    ([GOOD, "--cycles", "many"], ["cycles = many"]),
-    ([GOOD, "--model.N", "-16"], ["model.N = -16"]),
-    ([GOOD, "--seed", "99999999999999999999"], ["seed"]),
-    ([GOOD, "--model.N", "17"], ["model.N = 17: must be even; use 18"]),
-    ([GOOD, "--model.N", "16", "--model.dt", "1e5"], ["dt = 100000 s is over the CFL limit"]),
-    ([GOOD, "--filters.EnSF", '{ kind = "ensf", likelihood = "tan" }'], ["filters.EnSF: likelihood", "arctan"]),
-    ([GOOD, "--filters.LETKF.cutoff", "100"], ["filters.LETKF: cutoff = 100 is under the grid spacing"]),
-    ([GOOD, "--filters.EnSF.kind", "ensf", "--initial.noise", "0"], ["filters.EnSF: spread_cap"]),
-    ([GOOD, "--observations.fraction", "0"], ["fraction = 0 of 256 sites is none"]),
-    ([GOOD, "--observations.fraction", "0.001"], ["fraction = 0.001 of 256 sites is none"]),
-    ([GOOD, "--observations.spacing", "3"], ["spacing = 3 does not divide the 16 grid points"]),
-    ([GOOD, "--observations.sigma", "[1, 1, 1]"], ["sigma has 3 values for 2 boundaries"]),
-    ([GOOD, "--observations.sigma", "1e-25"], ["observations: sigma = 1e-25", "float32; use", 'precision = "float64"']),
-    ([GOOD, "--observations.reject", "0"], ["observations.reject = 0"]),
-    ([GOOD, "--observations.positions", "[[0, 1]]"], ["positions: each needs 3 numbers"]),
-    (["lorenz.toml", "--observations.boundary", "lower"], ['boundary = "lower" needs a model with two boundaries']),
-    ([GOOD, "--nature.file", "none.nc"], ["none.nc: no such file"]),
-    ([GOOD, "--nature.file", GOOD], [f"{GOOD}: not a readable NetCDF file"]),
-]
-
-
-@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words)[:60] or "nothing" for words, _ in BAD])
-def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, words, said):
-    monkeypatch.chdir(tmp_path)
-    Path(GOOD).write_text(SQG)
-    Path("lorenz.toml").write_text(LORENZ)
-    Path("odd.toml").write_text("cycles 3")
-    before = contents(tmp_path)
-    status, out, err = run(*words)
-    assert (status, out) == (2, "")
-    assert err.startswith("osse.py: ")
-    assert len(err.splitlines()) == 1
-    missing = [text for text in said if text not in err]
-    assert not missing, err
-    assert contents(tmp_path) == before
-    assert not (tmp_path / "runs").exists()
-
-
 # Nature runs from files
 
 

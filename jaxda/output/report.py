@@ -108,14 +108,16 @@ def versions() -> dict[str, str]:
 
 def write_json(path: str | Path, records: Mapping[str, object], settings: dict) -> None:
     """Write scores, settings and versions."""
-    content = {"scores": summary(records), "settings": _plain(settings), "versions": versions()}
+    content = {"scores": summary(records), "settings": plain(settings), "versions": versions()}
     Path(path).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _plain(tree):
+def plain(tree):
     """Settings with infinite lengths as text: JSON has no inf."""
     if isinstance(tree, dict):
-        return {key: _plain(value) for key, value in tree.items()}
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [plain(value) for value in tree]
     return "inf" if tree == float("inf") else tree
 
 
