@@ -190,6 +190,8 @@ def settings_of(meta: dict, place: str | Path) -> tuple[SurrogateConfig, Statist
         config = TypeAdapter(SurrogateConfig).validate_python(meta["settings"])
     except ValidationError as error:
         raise FileError(f"{place}: its settings cannot be used: {one_line(error)}") from None
+    except ArithmeticError as error:
+        raise FileError(f"{place}: its settings cannot be used: {error}") from None
     own = meta["statistics"]
     try:
         found = Statistics(*(np.asarray(own[name], np.float64) for name in ("mean", "std")))
