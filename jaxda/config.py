@@ -281,7 +281,9 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
         except (tomllib.TOMLDecodeError, RecursionError):
             overrides[field] = value
         except ValueError:  # Python reads no whole numbers of thousands of digits
-            raise ValueError(f"--{printable(field)} {value[:12]}...: has too many digits; use a smaller number") from None
+            raise ValueError(
+                f"--{printable(field)} {value[:12]}...: has too many digits; use a smaller number"
+            ) from None
     return overrides
 
 

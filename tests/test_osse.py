@@ -158,7 +158,7 @@ def lorenz(tmp_path_factory):
 
 
 BOTH = pytest.mark.parametrize("finished", ["turbulence", "lorenz"])
-FILES = {"config.toml", "scores.csv", "scores.json", "analysis.nc", "figures/rmse.png"}
+FILES = {"config.toml", "record.json", "scores.csv", "scores.json", "analysis.nc", "figures/rmse.png"}
 
 
 # What a run leaves
@@ -337,7 +337,7 @@ def test_neither_other_filters_nor_another_time_change_the_numbers_but_the_seed(
     assert first == again
     assert first[0].splitlines()[1:] == [row for row in among_others if row.startswith("EnSF")]
     assert first[0] != other[0]
-    assert first[1] == {"config.toml", "scores.csv", "scores.json"}
+    assert first[1] == {"config.toml", "record.json", "scores.csv", "scores.json"}
 
 
 def test_a_folder_with_a_run_in_it_is_left_alone(lorenz):
