@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -14,6 +15,7 @@ import tomli_w
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic_core import PydanticUndefined
 
+from jaxda import text_files
 from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, ObservationsOnlyConfig
 from jaxda.filters.ensf import EnSFConfig
 from jaxda.filters.letkf import LETKFConfig
@@ -23,7 +25,7 @@ from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
 from jaxda.observations import ObservationConfig
-from jaxda.settings import Count, Forecasts, NonNegative, Positive, Seed, described, one_line, settings
+from jaxda.settings import Count, Forecasts, Members, NonNegative, Positive, Seed, described, one_line, settings
 from jaxda.training.online import CorrectionConfig, OnlineConfig
 from jaxda.twin import InitialConfig, ShockConfig
 
@@ -36,7 +38,11 @@ Change = dict[str, float | int | bool]
 #: settings that name files or folders
 PATHS = (("nature", "file"), ("series", "file"), ("surrogate", "folder"), ("surrogate", "correction"))
 #: names stand in files, legends and on the command line
-Name = Annotated[str, Field(pattern=r"^[\w+ ()%-]+$")]
+Name = Annotated[str, Field(pattern=r"^[\w+ ()%-]+$", max_length=60)]
+#: of the sizes of numbers other than 0 and infinity: single precision has little more
+LARGEST, SMALLEST = 1e30, 1e-30
+#: tables within tables; no settings have more
+DEEPEST = 12
 
 
 @settings
@@ -95,7 +101,7 @@ class ExperimentConfig:
 
     title: str = described("", "shown above the score table")
     seed: Seed = described(0, "of every random number [1]")
-    members: Annotated[int, Field(ge=2)] = described(20, "ensemble size [1]")
+    members: Members = described(20, "ensemble size [1]")
     cycles: Count = described(300, "analyses [1]")
     interval_hours: Positive = described(12.0, "time between analyses [h]")
     precision: Literal["float32", "float64"] = described("float32", "floating-point type of everything")
@@ -195,13 +201,15 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, kind: type =
     """
     path = Path(path)
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(text_files.read(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; give a TOML file first, such as configs/quickstart.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{path}: not a TOML file: {error}") from None
+    except (ValueError, OSError, RecursionError) as error:
+        reason = "too deep" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or error
+        raise ValueError(f"{printable(path)}: not a TOML file: {reason}") from None
     for field, value in (overrides or {}).items():
         _put(tree, field, value)
+    _require_sane(tree, str(path))
     for name, field in PATHS:
         table = tree.get(name)
         if isinstance(table, dict) and isinstance(table.get(field), str):
@@ -212,6 +220,33 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, kind: type =
         return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
+    except ArithmeticError as error:  # settings that are good by themselves
+        raise ValueError(f"{path}: its numbers do not go together ({error}); use usual ones") from None
+
+
+def printable(word) -> str:
+    """A word from outside as it may stand in a message of one line."""
+    text = str(word)
+    return (text if text.isprintable() else ascii(text)[1:-1])[:200]
+
+
+def _require_sane(tree, place: str, depth: int = 0) -> None:
+    """Raise ValueError, with the dotted name, for what no field takes and few programs survive."""
+    if isinstance(tree, dict | list):
+        if depth > DEEPEST:
+            raise ValueError(f"{place[:200]}: tables within tables, over {DEEPEST}; leave it out")
+        between = "." if depth else ": "
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            name = str(key)
+            if len(name) > 200 or not name.isprintable():
+                raise ValueError(f"{place[:200]}: {ascii(name)[:60]} is no name of a field; see --help for those")
+            _require_sane(value, f"{place}{between}{name}", depth + 1)
+    elif isinstance(tree, str):
+        if len(tree) > 4000 or not all(c.isprintable() or c in "\n\t" for c in tree):
+            raise ValueError(f"{place} = {ascii(tree)[:60]}: text is too long, or not printable; use other text")
+    elif isinstance(tree, int | float) and (0 < abs(tree) < SMALLEST or LARGEST < abs(tree) < math.inf):
+        shown = f"{tree:g}" if isinstance(tree, float) else f"a whole number of {tree.bit_length()} bits"
+        raise ValueError(f"{place} = {shown}: single precision has no such number; use one nearer to 1")
 
 
 def write(path: str | Path, config) -> None:
@@ -236,15 +271,19 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     words = iter(arguments)
     for word in words:
         if not word.startswith("--"):
-            raise ValueError(f"{word}: not a flag; fields are given as --field value")
+            raise ValueError(f"{printable(word)}: not a flag; fields are given as --field value")
         field, equals, text = word[2:].partition("=")
         value = text if equals else next(words, None)
         if value is None:
-            raise ValueError(f"--{field}: has no value; give one")
+            raise ValueError(f"--{printable(field)}: has no value; give one")
         try:
             overrides[field] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             overrides[field] = value
+        except ValueError:  # Python reads no whole numbers of thousands of digits
+            raise ValueError(
+                f"--{printable(field)} {value[:12]}...: has too many digits; use a smaller number"
+            ) from None
     return overrides
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxda import coupling, observations, twin
+from jaxda import coupling, limits, observations, twin
 from jaxda.config import ExperimentConfig, FilterConfig
 from jaxda.coupling import Forecaster
 from jaxda.filters import baselines, ensf, letkf, local_score
@@ -32,7 +32,7 @@ from jaxda.output import netcdf
 from jaxda.parallel.launch import from_first
 from jaxda.parallel.mesh import jitted, member_mesh
 from jaxda.training.online import Learned
-from jaxda.truth import MODELS, make_truth_advance, steps_in
+from jaxda.truth import MODELS, make_truth_advance, steps_in, stored_nature
 from jaxda.twin import Coupled
 
 #: randomness of an experiment, each part from its own key
@@ -149,7 +149,9 @@ def make_nature(config: ExperimentConfig, key: Array, report: Callable[[int], No
     model, hours = config.truth_model, config.interval_hours
     spinup, count = (round(24 * days / hours) for days in (config.nature.spinup_days, config.nature.climate_days))
     if config.nature.file is not None:
-        return _read_nature(config, count)
+        run, first, last, stride = stored_nature(config)
+        states = netcdf.read_states(run, first, last + 1)[::stride].astype(config.precision)
+        return states[:-1], jnp.asarray(states[-1])
     module = MODELS[model.kind]
     state = module.initial_state(key, model).astype(config.precision)
     advance = module.make_advance(model, steps_in(hours, model), config.precision)
@@ -161,30 +163,6 @@ def make_nature(config: ExperimentConfig, key: Array, report: Callable[[int], No
         series.append(np.asarray(states))
         report(chunk)
     return np.concatenate(series)[-count:], state
-
-
-def _read_nature(config: ExperimentConfig, count: int) -> tuple[np.ndarray, Array]:
-    """Climate states and first true state from a file, at the experiment's interval."""
-    path, model = config.nature.file, config.truth_model
-    if model.kind != "sqg":
-        raise ValueError(f'nature.file = "{path}": files hold SQG states; leave it out for {model.kind}')
-    run = netcdf.read_nature_run(path)
-    for name in ("N", "L", "H", "U", "symmetric", "r", "tdiab", "f", "nsq", "dealias", "jacobian"):
-        found, wanted = getattr(run.config, name), getattr(model, name)
-        if found != wanted and not (isinstance(found, float) and np.isclose(found, wanted, rtol=1e-5)):
-            raise ValueError(f"{path}: {name} = {found} in the file, {wanted} in the experiment; set model.{name}")
-    hours = run.times / 3600.0
-    stride = round(config.interval_hours / (hours[1] - hours[0])) if len(hours) > 1 else 0
-    if stride < 1 or not np.allclose(np.diff(hours) * stride, config.interval_hours):
-        wrong = f"saved every {hours[1] - hours[0]:g} h" if len(hours) > 1 else "holds one state"
-        raise ValueError(f"{path}: {wrong}, interval_hours = {config.interval_hours:g} must be a multiple")
-    first = int(np.searchsorted(hours, 24.0 * config.nature.spinup_days))
-    last = first + count * stride
-    if last >= len(hours):
-        ends, needs = hours[-1] / 24, 24 * config.nature.spinup_days + count * config.interval_hours
-        raise ValueError(f"{path}: ends on day {ends:g}, needed until {needs / 24:g}; use less nature.climate_days")
-    states = netcdf.read_states(run, first, last + 1)[::stride].astype(config.precision)
-    return states[:-1], jnp.asarray(states[-1])
 
 
 def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda states: None) -> World:
@@ -229,6 +207,9 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
 
 def check(config: ExperimentConfig) -> tuple[Operator, twin.Observe]:
     """Operator and network of an experiment; raises what is wrong with them or the filters before the long part."""
+    require_memory(config)
+    if config.nature.file is not None:
+        stored_nature(config)
     try:
         operator = observations.make_operator(config.observations, config.model.shape, config.kelvin)
         observe = observations.make_network(config.observations, operator, dtype=config.precision)
@@ -240,6 +221,19 @@ def check(config: ExperimentConfig) -> tuple[Operator, twin.Observe]:
         make_filter(config, name, operator, unit)
     coupling.check(config)
     return operator, observe
+
+
+def require_memory(config: ExperimentConfig) -> None:
+    """Raise ValueError for members, cycles or days whose states are more than this machine holds."""
+    size = lambda model: np.dtype(config.precision).itemsize * float(np.prod(model.shape, dtype=float))
+    members = max(map(config.members_of, config.filters)) / jax.process_count()
+    states = (config.nature.spinup_days + config.nature.climate_days) * 24 / config.interval_hours
+    for name, value, n_bytes in (
+        ("members", max(map(config.members_of, config.filters)), members * size(config.model)),
+        ("cycles", config.cycles, config.cycles * size(config.truth_model)),
+        ("nature.spinup_days and climate_days", states, states * size(config.truth_model)),
+    ):
+        limits.require_memory(f"{name}: {value:.6g} states of {config.model.shape}", n_bytes, "use fewer or smaller")
 
 
 def on_grid(states: Array, shape: tuple[int, ...]) -> Array:

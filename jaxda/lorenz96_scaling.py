@@ -41,7 +41,7 @@ class ScalingConfig:
 
     d: Annotated[int, Field(ge=4, lt=2**31)] = described(1000, "number of variables [1]")
     members: Count = described(1, "of each rank [1]")
-    cycles: Annotated[int, Field(ge=0)] = described(10, "analyses [1]")
+    cycles: Annotated[int, Field(ge=0, lt=2**31)] = described(10, "analyses [1]")
     forcing: float = described(8.0, "forcing F [1]")
     dt: Positive = described(0.01, "time step of RK4 [time units]")
     between: Annotated[int, Field(ge=1, le=100)] = described(10, "time steps between observations [1]")

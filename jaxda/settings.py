@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -28,7 +30,9 @@ _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False, hide_inp
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+#: what fits into 32 bits, as counts do on devices
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Members = Annotated[int, Field(ge=2, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 #: what members are forecast by: the model, the truth's own one, a trained surrogate, the model and a learned correction
 Forecasts = Literal["model", "perfect", "surrogate", "hybrid"]
@@ -50,9 +54,7 @@ def described(default, description: str):
 class FilterSettings:
     """What the settings of every filter, one row of an experiment, share."""
 
-    members: Annotated[int, Field(ge=2)] | None = described(
-        None, "ensemble size of this filter; the experiment's where left out [1]"
-    )
+    members: Members | None = described(None, "ensemble size of this filter; the experiment's where left out [1]")
     forecast: Forecasts | None = described(None, "what forecasts its members; the experiment's where left out")
     online: bool = described(False, "whether what forecasts its members learns from its analyses")
     shocks: bool = described(True, "whether its truth has the experiment's shocks; else it is the same truth without")
@@ -116,14 +118,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A converter for argparse: whole numbers from `least` on."""
+    """A converter for argparse: whole numbers from `least` on that fit into 32 bits."""
 
     def convert(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} on")
+        if not (text.isdecimal() and len(text) < 20 and least <= int(text) < 2**31):
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} on, under 2^31")
         return int(text)
 
     return convert
+
+
+def place(text: str) -> Path:
+    """For argparse: the name of a file or folder that can be one."""
+    parts = Path(text).parts
+    if not text or not text.isprintable() or len(text) > 4000 or any(len(os.fsencode(part)) > 255 for part in parts):
+        raise argparse.ArgumentTypeError(f"{ascii(text)[:60]} is no name of a file: empty, too long or not printable")
+    return Path(text)
 
 
 def seconds(text: str) -> float:

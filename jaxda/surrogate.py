@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from jaxda import __version__, sources
+from jaxda import __version__, limits, sources
 from jaxda import config as configuration
 from jaxda.models import sqg, vit
 from jaxda.models.sqg import SQGConfig
@@ -90,14 +90,11 @@ def series_days(config: SurrogateConfig) -> float:
     return config.series.days * (config.data.validation if config.series.source == "simulator" else 1.0)
 
 
-def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambda days: None) -> Series:
-    """The states of the file, read as they are needed, or of the model, in memory; `report` is told the days made.
-
-    Where the simulator makes the samples, these are the states to validate on: `data.validation` of the days.
+def planned_series(config: SurrogateConfig) -> Series:
+    """The series of `make_series` without what takes long: one made here has no states yet.
 
     Raises:
-        FileError, ValueError: a file of another grid or that cannot be read, times that are not evenly spaced, states
-            that are not finite.
+        FileError, ValueError: as `make_series`, but for states that are not finite; more states than memory holds.
     """
     own = config.series
     if config.hybrid and own.file is None:
@@ -112,9 +109,36 @@ def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambd
             f"series.interval_hours = {own.interval_hours:g} is not a multiple of the model's step of "
             f"{config.model.step_hours:g} h; use {max(1, round(steps)) * config.model.step_hours:g}"
         )
-    advance = sqg.make_advance(config.model, round(steps))
     per_day = 24.0 / own.interval_hours
-    spinup, count, chunk = round(own.spinup_days * per_day), round(series_days(config) * per_day), 40
+    count = round(series_days(config) * per_day)
+    longest = max(count, own.spinup_days * per_day)
+    what = f"series.days = {own.days:g} and spinup_days = {own.spinup_days:g}: {longest:.3g} states"
+    limits.require_memory(what, 4.0 * longest * math.prod(config.model.shape), "use less")
+    return Series(count, own.interval_hours, None)
+
+
+def check(config: SurrogateConfig) -> None:
+    """Raise ValueError for samples that cannot be made, before anything is computed."""
+    layout = sharding.make_layout(config.parallel)
+    sharding.require_samples(layout, config.data.batch, config.vit.depth)
+    make_source(config, planned_series(config), jax.random.key(0), layout)
+
+
+def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambda days: None) -> Series:
+    """The states of the file, read as they are needed, or of the model, in memory; `report` is told the days made.
+
+    Where the simulator makes the samples, these are the states to validate on: `data.validation` of the days.
+
+    Raises:
+        FileError, ValueError: a file of another grid or that cannot be read, times that are not evenly spaced, states
+            that are not finite.
+    """
+    own, planned = config.series, planned_series(config)
+    if own.file is not None:
+        return planned
+    advance = sqg.make_advance(config.model, round(own.interval_hours / config.model.step_hours))
+    per_day = 24.0 / own.interval_hours
+    spinup, count, chunk = round(own.spinup_days * per_day), planned.count, 40
     save = jax.jit(timestep.trajectory(advance, chunk, 1))
     state, parts = sqg.initial_state(jax.random.key(own.seed), config.model).astype(jnp.float32), []
     for first in range(0, spinup + count, chunk):
@@ -166,6 +190,8 @@ def settings_of(meta: dict, place: str | Path) -> tuple[SurrogateConfig, Statist
         config = TypeAdapter(SurrogateConfig).validate_python(meta["settings"])
     except ValidationError as error:
         raise FileError(f"{place}: its settings cannot be used: {one_line(error)}") from None
+    except ArithmeticError as error:
+        raise FileError(f"{place}: its settings cannot be used: {error}") from None
     own = meta["statistics"]
     try:
         found = Statistics(*(np.asarray(own[name], np.float64) for name in ("mean", "std")))
@@ -214,11 +240,12 @@ def train(
     series: Series,
     out: Path,
     report: Callable[[int, str], None] = lambda step, text: None,
+    begun_in: Callable[[], None] = lambda: None,
 ) -> dict:
     """Train from the last checkpoint in `out`, or from the start, and return the row of the best validation.
 
     Writes `out/config.toml`, `out/checkpoints`, `out/events` for TensorBoard and `out/log.csv`, a row for each
-    validation. `report` is told the number of steps done, and what to say.
+    validation. `report` is told the number of steps done, and what to say; `begun_in` is called when there is a folder.
 
     Raises:
         FileError, ValueError: samples that cannot be made, a checkpoint with other settings, or a loss that is not
@@ -246,6 +273,7 @@ def train(
         log = files.enter_context(TrainingLog(out, first, writes))
         if writes:
             configuration.write(out / "config.toml", config)
+            begun_in()
         meta = meta_of(config, normalisation)
         step = jax.jit(trainer.make_train_step(own, apply_of(config, normalisation), layout), donate_argnums=0)
         validate = make_validation(config, series, source.validation, normalisation, key_validation, layout)

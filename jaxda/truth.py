@@ -14,6 +14,7 @@ from jax import Array
 
 from jaxda.config import ExperimentConfig
 from jaxda.models import lorenz96, sqg
+from jaxda.output import netcdf
 
 MODELS = {"sqg": sqg, "lorenz96": lorenz96}
 
@@ -45,3 +46,32 @@ def make_truth_advance(config: ExperimentConfig) -> Callable[[Array, Array], Arr
         return lambda number, states: constant(states)
     forced, series = sqg.make_forced_advance(model, steps, config.precision), forcing_of(config)
     return lambda number, states: forced(jax.tree.map(lambda values: values[number], series), states)
+
+
+def stored_nature(config: ExperimentConfig) -> tuple[netcdf.NatureRun, int, int, int]:
+    """The file of an experiment's nature run; first and last number of the states to read, and the stride.
+
+    The last is the first true state; those before it are the climate's.
+
+    Raises:
+        ValueError: a file that cannot be read, of another model, with other times or too short.
+    """
+    path, model = config.nature.file, config.truth_model
+    if model.kind != "sqg":
+        raise ValueError(f'nature.file = "{path}": files hold SQG states; leave it out for {model.kind}')
+    run = netcdf.read_nature_run(path)
+    for name in ("N", "L", "H", "U", "symmetric", "r", "tdiab", "f", "nsq", "dealias", "jacobian"):
+        found, wanted = getattr(run.config, name), getattr(model, name)
+        if found != wanted and not (isinstance(found, float) and np.isclose(found, wanted, rtol=1e-5)):
+            raise ValueError(f"{path}: {name} = {found} in the file, {wanted} in the experiment; set model.{name}")
+    hours = run.times / 3600.0
+    stride = round(config.interval_hours / (hours[1] - hours[0])) if len(hours) > 1 else 0
+    if stride < 1 or not np.allclose(np.diff(hours) * stride, config.interval_hours):
+        wrong = f"saved every {hours[1] - hours[0]:g} h" if len(hours) > 1 else "holds one state"
+        raise ValueError(f"{path}: {wrong}, interval_hours = {config.interval_hours:g} must be a multiple")
+    first = int(np.searchsorted(hours, 24.0 * config.nature.spinup_days))
+    last = first + round(24 * config.nature.climate_days / config.interval_hours) * stride
+    if last >= len(hours):
+        ends, needs = hours[-1] / 24, 24 * config.nature.spinup_days + (last - first) * (hours[1] - hours[0])
+        raise ValueError(f"{path}: ends on day {ends:g}, needed until {needs / 24:g}; use less nature.climate_days")
+    return run, first, last, stride

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import itertools
 import math
-import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 from jaxda import config as configuration
 from jaxda import experiment
 from jaxda.config import ExperimentConfig
+from jaxda.output import report
 from jaxda.settings import difference, one_line
 
 Value = float | int | bool | str
@@ -114,9 +114,7 @@ class Folder:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             self._resume(settings)
             return
-        above = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise ValueError(f"{path}: {above} is not a folder that may be written; give another --out")
+        report.new_folder(path)
 
     def _resume(self, settings: dict) -> None:
         try:

@@ -32,7 +32,6 @@ import itertools
 import json
 import os
 import sys
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -45,7 +44,7 @@ from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
 from jaxda.output import bench_plots, plots, report
 from jaxda.parallel import launch
-from jaxda.settings import Parser, at_least, one_line
+from jaxda.settings import Parser, at_least, one_line, place
 
 SCALING = "ensf-scaling"
 SIZES = {
@@ -108,20 +107,20 @@ def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="floating-point type")
     parser.add_argument("--integrator", choices=list(ensf.INTEGRATORS), default="euler", help="of the EnSF")
     parser.add_argument("--repeats", type=at_least(1), default=7, help="timed runs [1]")
-    parser.add_argument("--peer", type=Path, action="append", default=[], help="folder that holds a public code")
-    parser.add_argument("--json", type=Path, help="file to write")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="earlier --json, to print ratios to")
+    parser.add_argument("--peer", type=place, action="append", default=[], help="folder that holds a public code")
+    parser.add_argument("--json", type=place, help="file to write")
+    parser.add_argument("--compare", type=place, metavar="FILE", help="earlier --json, to print ratios to")
     parser.add_argument("--sweep", type=size_and_values, metavar="SIZE=A,B,...", help="time at these sizes instead")
-    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="figure of the sweep")
+    parser.add_argument("--figure", type=place, metavar="FILE.png", help="figure of the sweep")
     parser.add_argument("--processes", type=numbers, default=[1, 2], help=f"numbers of processes, of {SCALING} [1]")
     own = parser.add_argument_group("vit-train, vit-forecast")
-    own.add_argument("--config", type=Path, help="training file whose transformer and batch are taken")
+    own.add_argument("--config", type=place, help="training file whose transformer and batch are taken")
     for name, what in SIZES.items():
         own.add_argument(f"--{name}", type=at_least(1), help=f"{what} [1]")
     own.add_argument("--compute", choices=("as-parameters", "float32", "bfloat16"), help="type of the products")
     own.add_argument("--remat", choices=vit.REMATS, help="what the backward pass computes anew")
     own.add_argument("--search", type=numbers, metavar="B,...", help="batches to try with every --remat [1]")
-    own.add_argument("--heatmap", type=Path, metavar="FILE.png", help="figure of TFLOP/s over the next three")
+    own.add_argument("--heatmap", type=place, metavar="FILE.png", help="figure of TFLOP/s over the next three")
     own.add_argument("--widths", type=numbers, default=[512, 1024, 2048], help="widths [1]")
     own.add_argument("--heads-list", type=numbers, default=[4, 8, 16], help="numbers of heads [1]")
     own.add_argument("--ratios", type=numbers, default=[2, 4, 8], help="widths of the MLP over the token's [1]")
@@ -136,8 +135,7 @@ def require_files(given: argparse.Namespace) -> None:
     """Raise ValueError for files that cannot be written, or are of what is not asked."""
     for flag in ("json", "heatmap", "figure"):
         path = getattr(given, flag)
-        if path and not path.absolute().parent.is_dir():
-            raise ValueError(f"--{flag} {path}: its folder does not exist; make it first")
+        report.new_file(f"--{flag}", path)
         if path and flag != "json" and path.suffix not in plots.FORMATS:
             raise ValueError(f"--{flag} {path}: ends in none of {', '.join(plots.FORMATS)}; use one")
     asked = [flag for flag in ("search", "heatmap") if getattr(given, flag)]

@@ -18,10 +18,10 @@ from rich.table import Table
 from jaxda import config as configuration
 from jaxda.benchmarks import machine as measuring
 from jaxda.output import report
-from jaxda.parallel import launch
+from jaxda.parallel import launch, sharding
 from jaxda.parallel.machine import Machine
 from jaxda.planning import measured
-from jaxda.settings import Parser, at_least
+from jaxda.settings import Parser, at_least, place
 from jaxda.surrogate import SurrogateConfig
 
 
@@ -29,7 +29,7 @@ def parser() -> Parser:
     """The command line."""
     own = Parser("check_plan.py", __doc__)
     own.add_argument("config", metavar="CONFIG", help="file of a training")
-    own.add_argument("--machine", type=Path, help="file of scripts/measure_machine.py")
+    own.add_argument("--machine", type=place, help="file of scripts/measure_machine.py")
     own.add_argument("--strategies", default="ddp,zero3", help="with commas between")
     own.add_argument("--processes", type=at_least(1), default=4, help="at most [1]")
     own.add_argument("--samples", type=at_least(1), default=1, help="on each device [1]")
@@ -50,10 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if given.machine is None:
             raise ValueError("--machine: is missing; give a file of scripts/measure_machine.py")
+        strategies = given.strategies.split(",")
+        for name in strategies:
+            if name not in sharding.STAGES:
+                raise ValueError(f"--strategies {name}: is none of {', '.join(sharding.STAGES)}; use those")
         machine = configuration.read(given.machine, {}, Machine)
         counts = [2**power for power in range(given.processes.bit_length()) if 2**power <= given.processes]
         table = Table("strategy", "processes", "measured [s]", "model [s]", "model / measured", "communication [s]")
-        for name in given.strategies.split(","):
+        for name in strategies:
             own = ["--worker", "--strategies", name, "--samples", str(given.samples), "--repeats", str(given.repeats)]
             command = [str(Path(__file__).resolve()), str(given.config), *own, *rest]
             found = [measured.from_text(measuring.together(command, count)) for count in counts]

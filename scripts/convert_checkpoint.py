@@ -24,9 +24,10 @@ import numpy as np
 from jaxda import config as configuration
 from jaxda import conversion, surrogate
 from jaxda.models import vit
+from jaxda.output import record
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
-from jaxda.settings import Parser
+from jaxda.settings import Parser, place
 from jaxda.training import dataset
 from jaxda.training.dataset import Statistics
 
@@ -35,11 +36,11 @@ def parser() -> Parser:
     """The command line's own options; every other flag is a field of the configuration."""
     own = Parser("convert_checkpoint.py", __doc__, epilog="any field of CONFIG can be given too: --vit.depth 8, ...")
     text = "file of PyTorch: .safetensors, .pt, .pth or .ckpt; or folder of a training"
-    own.add_argument("weights", type=Path, metavar="WEIGHTS", help=text)
+    own.add_argument("weights", type=place, metavar="WEIGHTS", help=text)
     own.add_argument("--config", required=True, help="training file with the sizes of the weights")
-    own.add_argument("--out", type=Path, required=True, help="folder to make")
+    own.add_argument("--out", type=place, required=True, help="folder to make")
     text = "mean and std of each variable [m/s]: .npz or NetCDF with mean and std, or the public code's folder"
-    own.add_argument("--statistics", type=Path, help=f"{text} (default: those of the configuration's series)")
+    own.add_argument("--statistics", type=place, help=f"{text} (default: those of the configuration's series)")
     text = "keep the weights alone: enough for forecasts, a quarter of the size"
     own.add_argument("--weights-only", action="store_true", help=text)
     text = "what the model was given in its training for a lead of the first of data.lead_hours"
@@ -74,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             params, side = conversion.read_weights(given.weights, config, given.lead_time)
             own_statistics = statistics(config, given.statistics)
         conversion.write(given.out, config, params, own_statistics, given.weights_only)
+        record.write(given.out, "convert_checkpoint.py", arguments, config)
         print(f"{vit.count_parameters(config.vit):,} parameters, with vit.num_heads = {config.vit.num_heads} as given")
         if side != config.vit.side:
             print(f"positions: from {side} x {side} patches to {config.vit.side} x {config.vit.side}")

@@ -20,7 +20,6 @@ import csv
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 from pydantic import ValidationError
@@ -32,7 +31,7 @@ from jaxda.output import report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.posteriors import PROBLEMS
-from jaxda.settings import Parser, one_line
+from jaxda.settings import Parser, one_line, place
 
 MEASURES = ("mean", "covariance", "energy", "crps", "mean_mse", "covariance_mse")
 
@@ -54,18 +53,18 @@ def numbers(least: int) -> Callable[[str], list[int]]:
 
     def convert(text: str) -> list[int]:
         for number in text.split(","):
-            if not number.isdecimal() or int(number) < least:
+            if not (number.isdecimal() and len(number) < 20 and least <= int(number) < 2**31):
                 raise argparse.ArgumentTypeError(f'"{number}" is not a whole number; give one from {least} on')
         return [int(number) for number in text.split(",")]
 
     return convert
 
 
-def number(least: int, most: float = math.inf) -> Callable[[str], int]:
+def number(least: int, most: float = 2**31 - 1) -> Callable[[str], int]:
     """A converter for argparse: one whole number."""
 
     def convert(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
+        if not text.isdecimal() or len(text) > 19 or not least <= int(text) <= most:
             raise argparse.ArgumentTypeError(f'"{text}" is not a whole number in range; give one from {least} on')
         return int(text)
 
@@ -109,12 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--members", type=numbers(2), default=[20], help="ensemble sizes (default: 20) [1]")
     parser.add_argument("--steps", type=numbers(1), default=[100], help="pseudo-time steps (default: 100) [1]")
     parser.add_argument("--repetitions", type=number(3), default=64, help="new ensembles (default: 64) [1]")
-    parser.add_argument("--seed", type=number(0, 2**31 - 1), default=0, help="of everything random (default: 0) [1]")
-    parser.add_argument("--out", type=Path, help="CSV file to write")
+    parser.add_argument("--seed", type=number(0), default=0, help="of everything random (default: 0) [1]")
+    parser.add_argument("--out", type=place, help="CSV file to write")
     try:
         given = parser.parse_args(arguments)
-        if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
-            raise ValueError(f"--out {given.out}: is a folder, or in none; give a file in a folder that exists")
+        report.new_file("--out", given.out)
         launch.start("float64")
         problems = {name: PROBLEMS[name]() for name in given.problems}
         rows, refused = [], {}

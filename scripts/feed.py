@@ -28,7 +28,7 @@ from jaxda.output import report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.realtime import feed, system
-from jaxda.settings import Parser, seconds
+from jaxda.settings import Parser, place, seconds
 
 
 def send(config: configuration.ExperimentConfig, given, deliveries: list[feed.Delivery], truth: Path) -> None:
@@ -59,18 +59,21 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("feed.py", __doc__)
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/realtime.toml")
-    parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="where the files go")
+    parser.add_argument("--to", metavar="FOLDER", type=place, required=True, help="where the files go")
     parser.add_argument("--every", type=seconds, default=0.0, help="between two cycles' files [s] (0: all at once)")
     parser.add_argument("--disturb", metavar="KINDS", default="", help="what goes wrong, separated by commas")
-    parser.add_argument("--score", metavar="RUN", type=Path, help="folder of scripts/realtime.py: print its errors")
+    parser.add_argument("--score", metavar="RUN", type=place, help="folder of scripts/realtime.py: print its errors")
     try:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))
-        truth = given.to.with_name(f"{given.to.name}_truth.nc")
+        folder = given.to.resolve()  # `..` has no name of its own
+        truth = folder.with_name(f"{folder.name}_truth.nc")
         if given.score:
             report.print_lines([report.realtime_table(feed.scores(given.score, truth))])
             return 0
         system.require_sqg(config)
+        report.may_write(given.to)
+        experiment.require_memory(config)
         deliveries = feed.plan(config.cycles, filter(None, given.disturb.split(",")), config.seed)
         there = [path for path in (truth, *given.to.glob("*.nc")) if path.exists()]
         if there:

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from jaxda import forecast, surrogate
-from jaxda.output import forecast_file, forecast_plots, netcdf, report, starts
+from jaxda.output import forecast_file, forecast_plots, netcdf, record, report, starts
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
-from jaxda.settings import Parser, at_least
+from jaxda.settings import Parser, at_least, place
 from jaxda.training import dataset
 
 
@@ -32,7 +32,7 @@ def make_parser() -> Parser:
     """The options."""
     parser = Parser("forecast.py", __doc__)
     add, count = parser.add_argument, at_least(1)
-    add("folder", type=Path, metavar="FOLDER", help="a training's output, such as runs/vit_tiny")
+    add("folder", type=place, metavar="FOLDER", help="a training's output, such as runs/vit_tiny")
     add("--start", metavar="FILE[:NUMBERS]", help="states to start from (default: the training's, held out)")
     add("--experiment", metavar="NAME", help="whose analyses to start from, of several in an analysis.nc")
     add("--starts", type=count, help=f"start times, spread evenly (default: {starts.STARTS}; of ensembles: the last)")
@@ -42,7 +42,7 @@ def make_parser() -> Parser:
     add("--truth", choices=["sqg", "file"], default="sqg", help="SQG from the same states, or the file's later ones")
     add("--which", choices=["best", "last"], default="best", help="checkpoint (default: best)")
     add("--save-every", type=count, metavar="K", help="leads between fields kept (default: as fit in 256 MiB)")
-    add("--out", type=Path, help="folder to write, new or empty (default: runs/forecast-NAME OF FOLDER)")
+    add("--out", type=place, help="folder to write, new or empty (default: runs/forecast-NAME OF FOLDER)")
     return parser
 
 
@@ -63,7 +63,7 @@ def source_of(o: argparse.Namespace, config: surrogate.SurrogateConfig) -> tuple
     return starts.of_series(series, dataset.split(series, config.data).test, "series held out"), None
 
 
-def run(o: argparse.Namespace, out: Path, command: str) -> int:
+def run(o: argparse.Namespace, out: Path, words: list[str]) -> int:
     """Forecast and write the folder; returns the exit status."""
     trained = surrogate.load(o.folder, o.which)
     config, hours = trained.config, forecast.lead_hours_of(trained.config, o.lead_hours)
@@ -74,7 +74,12 @@ def run(o: argparse.Namespace, out: Path, command: str) -> int:
     step = forecast.make_steps(trained, hours, member_mesh(times * members))
 
     out.mkdir(parents=True, exist_ok=True)
-    about = {"checkpoint": f"{o.folder}, step {trained.step}", "starts": source.name, "history": netcdf.dated(command)}
+    record.write(out, "forecast.py", words, config)
+    about = {
+        "checkpoint": f"{o.folder}, step {trained.step}",
+        "starts": source.name,
+        "history": netcdf.dated(shlex.join(["forecast.py", *words])),
+    }
     grid = {"members": members if source.ensemble else 0, "shared_truth": begin.later is not None}
     every = o.save_every or forecast_file.spacing(config.model, times * members, o.steps)
     leads = np.arange(0, o.steps + 1, every)
@@ -107,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         o = make_parser().parse_args(words)
         out = report.new_folder(o.out or Path("runs") / f"forecast-{o.folder.resolve().name}")
         launch.start("float32")
-        return run(o, out, shlex.join(["forecast.py", *words]))
+        return run(o, out, words)
     except (ValueError, OSError) as error:
         return launch.refuse("forecast.py", error)
 

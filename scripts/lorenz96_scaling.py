@@ -23,7 +23,6 @@ import math
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +34,7 @@ from jaxda.lorenz96_scaling import ScalingConfig
 from jaxda.output import report
 from jaxda.parallel import collectives, launch, ranks
 from jaxda.parallel.ring import Ring
-from jaxda.settings import Parser
+from jaxda.settings import Parser, place
 
 
 def help_text() -> str:
@@ -89,13 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("lorenz96_scaling.py", __doc__, epilog=help_text())
     parser.add_argument("config", metavar="CONFIG", help="problem file, such as configs/lorenz96_1e6.toml")
-    parser.add_argument("--json", type=Path, help="file to write scores and times to")
+    parser.add_argument("--json", type=place, help="file to write scores and times to")
     try:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest), ScalingConfig)
-        if given.json and (given.json.is_dir() or not given.json.absolute().parent.is_dir()):
-            raise ValueError(f"--json {given.json}: is a folder, or in none; give a file in a folder that exists")
-        place = launch.start(alone=False)  # they meet over MPI
+        report.new_file("--json", given.json)
+        found = launch.start(alone=False)  # they meet over MPI
         ring = lorenz96_scaling.make_ring(config)
     except (ValueError, OSError) as error:
         launch.say(f"lorenz96_scaling.py: {error}", sys.stderr)  # all processes have the same settings
@@ -103,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         over = ranks.choose(config.mpi)
     except ValueError as error:
-        where = f"rank {place.rank} of {place.size}: " if place.size > 1 else ""
+        where = f"rank {found.rank} of {found.size}: " if found.size > 1 else ""
         print(f"lorenz96_scaling.py: {where}{error}", file=sys.stderr)
         return 2
 

@@ -20,7 +20,7 @@ from jaxda import config as configuration
 from jaxda.benchmarks import machine
 from jaxda.output import report
 from jaxda.parallel import launch
-from jaxda.settings import Parser, at_least
+from jaxda.settings import Parser, at_least, place
 
 
 def reading_rate(folder: Path, size: int = 2**26) -> float:
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=at_least(2), default=4, help="at most [1]")
     parser.add_argument("--repeats", type=at_least(1), default=7, help="of each measurement, whose median counts [1]")
     parser.add_argument("--title", default="measured by scripts/measure_machine.py", help="name of the machine")
-    parser.add_argument("--out", type=Path, help="file to write")
+    parser.add_argument("--out", type=place, help="file to write")
     parser.add_argument("--worker", action="store_true", help="measure in this process, as one of several")
     try:
         given = parser.parse_args(arguments)
@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
             launch.start("float32", machine.MeasuringConfig(repeats=given.repeats))
             print(machine.as_text(machine.measure(given.repeats)), flush=True)
             return 0
-        if given.out is None or not given.out.absolute().parent.is_dir():
-            raise ValueError(f"--out {given.out}: give a file in a folder that exists")
+        if given.out is None:
+            raise ValueError("--out: is missing; give a file in a folder that exists")
+        report.new_file("--out", given.out)
         counts = [2**power for power in range(given.processes.bit_length()) if 2**power <= given.processes]
         command = [str(Path(__file__).resolve()), "--worker", "--repeats", str(given.repeats)]
         found = [machine.from_text(machine.together(command, count)) for count in counts]

@@ -20,7 +20,7 @@ from jaxda import nature
 from jaxda.models import sqg
 from jaxda.output import netcdf, plots, progress
 from jaxda.parallel import launch
-from jaxda.settings import Parser, one_line
+from jaxda.settings import Parser, one_line, place
 
 DAY, HOUR = nature.DAY, 3600.0
 MODEL = [field.name for field in fields(sqg.SQGConfig) if field.name != "kind"]
@@ -40,11 +40,11 @@ def make_parser() -> Parser:
     add("--seed", type=int, help="seed of the noise [1] (default: 0)")
     precisions = ["float32", "float64"]
     add("--precision", choices=precisions, help="of model and file (default: float32, or the restart file's)")
-    add("--restart", type=Path, metavar="FILE", help="go on from a state of this nature run, with its parameters")
+    add("--restart", type=place, metavar="FILE", help="go on from a state of this nature run, with its parameters")
     add("--restart-day", type=float, metavar="D", help="time of that state [days] (default: the last one saved)")
     add("--resume", action="store_true", help="go on with OUT until it has --days; the same command begins it")
-    add("--out", type=Path, metavar="FILE.nc", required=True, help="file to make; that of --restart: to lengthen")
-    add("--figure", type=Path, metavar="FILE.png", help="spectrum to draw, png, pdf or svg (default: as OUT, .png)")
+    add("--out", type=place, metavar="FILE.nc", required=True, help="file to make; that of --restart: to lengthen")
+    add("--figure", type=place, metavar="FILE.png", help="spectrum to draw, png, pdf or svg (default: as OUT, .png)")
     group = parser.add_argument_group("model")
     for name in MODEL:
         field = sqg.SQGConfig.__pydantic_fields__[name]
@@ -59,8 +59,10 @@ def make_parser() -> Parser:
 def count(option: str, value: float, unit: float, step: float, of: str, least: int = 1) -> int:
     """How many steps [s] an option's value in its unit [s] is; raises InputError where that is not a whole number."""
     n = round(value * unit / step) if np.isfinite(value) else 0
-    if n < least or not abs(n * step - value * unit) <= 1e-6 * step:
+    if n < least or not abs(n * step - value * unit) <= max(1e-6 * step, 1e-12 * value * unit):
         raise InputError(f"{option} {value:g} is not a positive multiple of {of}; use {max(n, 1) * step / unit:.9g}")
+    if n >= 2**31:
+        raise InputError(f"{option} {value:g} is {n:.3g} times {of}; use less")
     return n
 
 
@@ -136,7 +138,7 @@ def make_plan(argv: list[str]) -> tuple[nature.Plan, Path] | None:
     run = netcdf.read_nature_run(o.restart) if o.restart else None
     config = configure({name: getattr(o, name) for name in MODEL if hasattr(o, name)}, run)
     extend = run is not None and o.out.exists() and o.out.samefile(o.restart)
-    figure = o.figure or o.out.with_suffix(".png")
+    figure = o.figure or (o.out.with_suffix(".png") if o.out.name else o.out)
     check_outputs(o.out, figure, extend)
     spacing = np.diff(run.times[-2:])[0] / HOUR if run and len(run.times) > 1 else None
     hours = o.interval_hours if o.interval_hours is not None else spacing or 12.0

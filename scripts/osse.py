@@ -20,12 +20,12 @@ import numpy as np
 
 from jaxda import config as configuration
 from jaxda import experiment, resuming
-from jaxda.output import netcdf, plots, report
+from jaxda.output import analysis_file, plots, record, report
 from jaxda.output.atomic import replacing
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
-from jaxda.settings import Parser
+from jaxda.settings import Parser, place
 
 
 def help_text() -> str:
@@ -34,7 +34,7 @@ def help_text() -> str:
     return "fields of the experiment (default), each with its unit in brackets:\n" + "\n".join(rows)
 
 
-def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch) -> int:
+def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch, words: list[str] | None) -> int:
     """Run the experiment and write its folder, in the first process; returns the exit status."""
     states = (config.nature.spinup_days + config.nature.climate_days) * 24 / config.interval_hours
     with bar("nature run", states, "states") as advance:
@@ -48,13 +48,16 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch)
         out.mkdir(parents=True, exist_ok=True)
         with replacing(out / "config.toml") as hidden:  # without a whole one no run goes on
             configuration.write(hidden, config)
+        record.write(out, "osse.py", words, config)
     hours = config.interval_hours * np.arange(config.cycles)
     names = list(config.filters)
     members = max(map(config.members_of, names)) if config.output.members else 0
     with contextlib.ExitStack() as stack:
         file = None
         if config.output.fields and writes:
-            file = netcdf.AnalysisFile(out / "analysis.nc", config.model, names, hours, members=members, resume=True)
+            file = analysis_file.AnalysisFile(
+                out / "analysis.nc", config.model, names, hours, members=members, resume=True
+            )
             stack.enter_context(file).write_truth(0, world.truth)
         records, last = {}, {}
         advance = stack.enter_context(bar("cycles", config.cycles * len(names), "cycles"))
@@ -86,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("osse.py", __doc__, epilog=help_text())
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/quickstart.toml")
-    parser.add_argument("--out", type=Path, help="folder to write, new or empty (default: runs/NAME OF CONFIG)")
+    parser.add_argument("--out", type=place, help="folder to write, new or empty (default: runs/NAME OF CONFIG)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, if there is one")
     try:
         given, rest = parser.parse_known_args(arguments)
@@ -96,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
             resuming.require_same(config, out)
         else:
             report.new_folder(out)
-        return run(config, out, launch.start(config.precision, config))
+        return run(config, out, launch.start(config.precision, config), arguments)
     except (ValueError, OSError) as error:
         return launch.refuse("osse.py", error)
 

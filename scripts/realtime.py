@@ -22,12 +22,13 @@ from pathlib import Path
 
 from jaxda import config as configuration
 from jaxda import experiment
+from jaxda.output import record
 from jaxda.output.progress import bar, status_line
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
 from jaxda.realtime import folder, loop, system
 from jaxda.realtime.inbox import folder_source
-from jaxda.settings import Parser, seconds
+from jaxda.settings import Parser, place, seconds
 
 
 def help_text() -> str:
@@ -52,7 +53,7 @@ def line(cycle: loop.Cycle, interval: float, unit: str) -> str:
     )
 
 
-def run(config: configuration.ExperimentConfig, given, out: Path) -> int:
+def run(config: configuration.ExperimentConfig, given, out: Path, words: list[str] | None) -> int:
     """Begin or go on; returns the exit status."""
     found = launch.start(config.precision)
     # Orbax advises against waiting for each checkpoint, which is what a cycle does
@@ -65,6 +66,7 @@ def run(config: configuration.ExperimentConfig, given, out: Path) -> int:
         parts = system.make_system(config, climate)
         if not goes_on:  # not before: a surrogate that does not fit leaves nothing behind
             folder.begin(out, config)
+        record.write(out, "realtime.py", words, config)
         system.keep_start(out, climate, ensemble)
         launch.say(launch.describe(found, config.precision, member_mesh(config.members_of(parts.name))), sys.stderr)
         stopped = []
@@ -87,8 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("realtime.py", __doc__, epilog=help_text())
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/realtime.toml")
-    parser.add_argument("--watch", type=Path, required=True, help="folder that observation files arrive in")
-    parser.add_argument("--out", type=Path, help="folder, new or of this run (default: runs/NAME OF CONFIG)")
+    parser.add_argument("--watch", type=place, required=True, help="folder that observation files arrive in")
+    parser.add_argument("--out", type=place, help="folder, new or of this run (default: runs/NAME OF CONFIG)")
     parser.add_argument("--filter", help="which filter, where the configuration has several")
     every = "from cycle to cycle on the clock [s] (interval_hours); 0: a cycle is due when the one before is done"
     parser.add_argument("--every", type=seconds, help=every)
@@ -101,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         out = given.out or Path("runs") / Path(given.config).stem
         if not given.watch.is_dir() or given.watch.resolve() == out.resolve():
             raise ValueError(f"--watch {given.watch}: not a folder of its own that is there; make it, or give another")
-        return run(config, given, out)
+        return run(config, given, out, arguments)
     except FloatingPointError as error:
         print(f"realtime.py: {error}", file=sys.stderr)
         return 3

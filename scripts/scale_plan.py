@@ -32,7 +32,7 @@ from jaxda.parallel.machine import Machine
 from jaxda.parallel.scaling import OVERLAPS
 from jaxda.planning import programs, stored, tables
 from jaxda.planning.programs import Plan
-from jaxda.settings import Parser, at_least
+from jaxda.settings import Parser, at_least, place
 from jaxda.surrogate import SurrogateConfig
 
 MACHINE = Path(__file__).parents[1] / "configs" / "machines" / "frontier.toml"
@@ -52,9 +52,9 @@ def parser() -> Parser:
     own.add_argument("--samples", type=at_least(1), default=1, help="on each device [1]")
     own.add_argument("--overlap", choices=OVERLAPS, default="pipelined", help="what is assumed for the choice")
     own.add_argument("--values", metavar="FIELD=A,B,...", help="one plan for each value")
-    own.add_argument("--figures", type=Path, metavar="DIR", help="folder for figures")
-    own.add_argument("--json", type=Path, help="file to write")
-    own.add_argument("--again", type=Path, metavar="FILE.json", help="plans of an earlier --json; compiles nothing")
+    own.add_argument("--figures", type=place, metavar="DIR", help="folder for figures")
+    own.add_argument("--json", type=place, help="file to write")
+    own.add_argument("--again", type=place, metavar="FILE.json", help="plans of an earlier --json; compiles nothing")
     return own
 
 
@@ -138,9 +138,11 @@ def main(arguments: list[str] | None = None) -> int:
         given, rest = parser().parse_known_args(arguments)
         machine = configuration.read(given.machine, {}, Machine)
         wanted = variants(given, rest)
-        for path in filter(None, (given.figures, given.json)):
-            if not path.absolute().parent.is_dir():
-                raise ValueError(f"{path}: its folder does not exist; make it first")
+        report.new_file("--json", given.json)
+        if given.figures and not given.figures.is_dir():
+            report.new_file("--figures", given.figures)
+            if given.figures.exists():
+                raise ValueError(f"--figures {given.figures}: is a file; give a folder")
         if not wanted and not given.again:
             raise ValueError("CONFIG: is missing; give files such as configs/vit_256.toml, or --again FILE.json")
         if wanted and given.again:

@@ -10,16 +10,15 @@ Exit status: 0; 2 for bad input, said in one line.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from jaxda.output import report
-from jaxda.settings import Parser
+from jaxda.settings import Parser, place
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("score_table.py", __doc__)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER", help="folder that holds a scores.json")
+    parser.add_argument("folders", nargs="+", type=place, metavar="RUN_FOLDER", help="folder that holds a scores.json")
     try:
         given = parser.parse_args(arguments)
         print("\n\n".join(report.seed_tables([report.read_json(folder / "scores.json") for folder in given.folders])))

@@ -17,9 +17,10 @@ from pathlib import Path
 from jaxda import config as configuration
 from jaxda import surrogate
 from jaxda.models import vit
+from jaxda.output import record, report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch, sharding
-from jaxda.settings import Parser
+from jaxda.settings import Parser, place
 
 
 def help_text() -> str:
@@ -29,7 +30,7 @@ def help_text() -> str:
     return "fields of the training (default), each with its unit in brackets:\n" + "\n".join(rows)
 
 
-def run(config: surrogate.SurrogateConfig, out: Path) -> None:
+def run(config: surrogate.SurrogateConfig, out: Path, words: list[str] | None) -> None:
     """Train and say what came of it."""
     days = surrogate.series_days(config) + config.series.spinup_days if config.series.file is None else 1.0
     with bar("series", days, "days") as advance:
@@ -39,12 +40,13 @@ def run(config: surrogate.SurrogateConfig, out: Path) -> None:
     with bar("training", config.train.steps, "steps") as advance:
         done = 0
 
-        def report(step: int, text: str) -> None:
+        def said(step: int, text: str) -> None:
             nonlocal done
             advance(max(step - done, 0), text)
             done = max(step, done)
 
-        best = surrogate.train(config, series, out, report)
+        keep = lambda: record.write(out, "train_vit.py", words, config)
+        best = surrogate.train(config, series, out, said, keep)
     hours = config.data.lead_hours[0]
     stay = f" (persistence {best['persistence_1']:.3f} K)" if "persistence_1" in best else ""
     launch.say(f"best at step {best['step']}: RMSE {best['rmse_1']:.3f} K after {hours:g} h{stay}")
@@ -55,15 +57,19 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("train_vit.py", __doc__, epilog=help_text())
     parser.add_argument("config", metavar="CONFIG", help="training file, such as configs/vit_tiny.toml")
-    parser.add_argument("--out", type=Path, help="folder, new or of the same training (default: runs/NAME OF CONFIG)")
+    parser.add_argument("--out", type=place, help="folder, new or of the same training (default: runs/NAME OF CONFIG)")
     try:
         given, rest = parser.parse_known_args(arguments)
         overrides = configuration.parse_overrides(rest)
         config = configuration.read(given.config, overrides, surrogate.SurrogateConfig)
+        out = report.may_write(given.out or Path("runs") / Path(given.config).stem)
+        if out.is_dir() and any(out.iterdir()) and not (out / "checkpoints").is_dir():
+            raise ValueError(f"{out}: is not empty, nor of a training; give another --out, or move it away")
         started = launch.start("float32", config)
+        surrogate.check(config)
         mesh = sharding.make_layout(config.parallel).mesh
         launch.say(launch.describe(started, "float32", mesh), sys.stderr)
-        run(config, given.out or Path("runs") / Path(given.config).stem)
+        run(config, out, arguments)
         return 0
     except (ValueError, OSError) as error:
         return launch.refuse("train_vit.py", error)

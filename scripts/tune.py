@@ -21,13 +21,13 @@ from pathlib import Path
 
 from jaxda import config as configuration
 from jaxda import experiment, tuning
-from jaxda.output import plots, report
+from jaxda.output import plots, record, report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
-from jaxda.settings import Parser
+from jaxda.settings import Parser, place
 
 
-def run(config: configuration.ExperimentConfig, name: str, todo: list[dict], folder: tuning.Folder) -> int:
+def run(config: configuration.ExperimentConfig, name: str, todo: list[dict], folder: tuning.Folder, words) -> int:
     """Do the trials that are not done and write what all of them say; returns the exit status."""
     missing = [values for values in todo if folder.find(values) is None]
     if missing:
@@ -35,6 +35,7 @@ def run(config: configuration.ExperimentConfig, name: str, todo: list[dict], fol
         with bar("nature run", states, "states") as advance:
             world = experiment.make_world(config, advance)
         folder.start()
+        record.write(folder.path, "tune.py", words, config)
         with bar("trials", len(missing), "trials") as advance:
             for values in missing:
                 folder.add(tuning.run(config, world, name, values))
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--filter", required=True, metavar="NAME", help="which of its filters")
     parser.add_argument("--values", action="append", default=[], metavar="FIELD=A,B,...", help="a field's values")
     parser.add_argument("--trials", type=int, default=50, help="how many at most (default: 50)")
-    parser.add_argument("--out", type=Path, help="folder, new or of the same search (default: runs/tune-CONFIG-NAME)")
+    parser.add_argument("--out", type=place, help="folder, new or of the same search (default: runs/tune-CONFIG-NAME)")
     try:
         given, rest = parser.parse_known_args(arguments)
         if given.trials < 1:
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         launch.start(config.precision)
         for values in todo:
             experiment.check(tuning.with_values(config, given.filter, values))
-        return run(config, given.filter, todo, folder)
+        return run(config, given.filter, todo, folder, arguments)
     except (ValueError, OSError) as error:
         return launch.refuse("tune.py", error)
 

@@ -285,28 +285,6 @@ def refused(files, result, said):
     assert not (files / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("--vit.depth 3", "blocks.2.norm1.weight: is missing, shape (32,) is expected; use vit.depth = 2, as in the"),
-        ("--vit.depth 1", "blocks.1.attn.proj.bias: has shape (32,), none is expected; use vit.depth = 2"),
-        ("--vit.embed_dim 64", "var_embed: has shape (1, 2, 32), (1, 2, 64) is expected; change vit.embed_dim"),
-        ("--vit.patch_size 2", "token_embeds.0.proj.weight: has shape (32, 1, 4, 4), (32, 1, 2, 2) is expected"),
-        ("--vit.residual true", "vit.residual = True: the public code has no such option; use False"),
-        ("--vit.positions rotary", "vit.positions = rotary: the public code has no such option; use absolute"),
-        ("--vit.num_heads 5", "embed_dim = 32 is not a multiple of num_heads = 5"),
-        ("--lead-time 0", "lead_time = 0 is not a positive number"),
-        ("--lead-time nan", "lead_time = nan is not a positive number"),
-        ("--lead-time soon", "argument --lead-time: invalid float value: 'soon'; see --help"),
-        ("--typo 3", "typo = 3: there is no such field"),
-        ("--statistics", "argument --statistics: expected one argument"),
-        ("word", "word: not a flag"),
-    ],
-)
-def test_bad_input_is_one_line(files, words, said):
-    refused(files, convert(files, *words.split(" ", 1)), said)
-
-
 def test_bad_files_are_one_line(files, published):
     refused(files, convert(files, weights="none.pt"), "none.pt: no such file; give a .safetensors file")
     call = torch_writer.Call(torch_writer.Name("os", "system"), (f"touch {files / 'run'}",))

@@ -355,28 +355,3 @@ def test_the_script_prints_and_keeps_what_was_measured(tmp_path, settings_of_jax
 )
 def test_roots_are_shown_where_squares_are_seen(measure, text):
     assert script.root(exactness.Measure(*measure)) == text
-
-
-BAD = [
-    (["--filters", "letkf,enkf"], ['--filters: "enkf" is none of exact,', "softmax", "give one of them"]),
-    (["--problems", "gaussian-3"], ['--problems: "gaussian-3"', "gaussian-2-part"]),
-    (["--members", "20,1"], ['--members: "1"', "from 2 on"]),
-    (["--steps", "ten"], ['--steps: "ten"', "from 1 on"]),
-    (["--repetitions", "2"], ['--repetitions: "2"', "from 3 on"]),
-    (["--seed", "-1"], ["--seed"]),
-    (["--seed", "2147483648"], ['--seed: "2147483648"']),
-    (["--filters", "ensf", "--steps", "1"], ["stop = 0.5 leaves no step of 1", "more steps"]),
-    (["--filters", "ensf-tan", "--problems", "square"], ["ensf-tan leaves square out", "arctan"]),
-    (["--out", "nowhere/a.csv"], ["--out nowhere/a.csv", "give a file in a folder that exists"]),
-    (["--speed"], ["--speed"]),
-]
-
-
-@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words) for words, _ in BAD])
-def test_bad_input_is_one_line(tmp_path, monkeypatch, settings_of_jax, words, said):
-    monkeypatch.chdir(tmp_path)
-    status, out, err = run(*words)
-    assert (status, out) == (2, "")
-    assert err.startswith("exactness.py: ")
-    assert len(err.splitlines()) == 1
-    assert all(text in err for text in said), err

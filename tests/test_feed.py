@@ -1,7 +1,5 @@
 """scripts/feed.py: what arrives, what goes wrong with it, and the errors of a run that was fed so."""
 
-import shutil
-
 import calling
 import numpy as np
 import pytest
@@ -138,29 +136,3 @@ def test_nothing_is_written_over(tmp_path):
             feed.deliver(tmp_path, config, feed.Delivery(0, 0, kind), found)
     assert (tmp_path / feed.name_of(0.0)).read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "wrong"),
-    [
-        (["--disturb", "late,wrong"], "--disturb wrong: not one of late, duplicate"),
-        (["--disturb", "late,missing", "--cycles", "2"], "--disturb: 2 kinds need 3 cycles, there are 2"),
-        (["--every", "-1"], "argument --every: -1 is not a number of seconds"),
-        (["--to", "full"], "exists already; give another --to"),
-        (["--to", "done"], "done_truth.nc: exists already"),
-        (["--score", "nowhere", "--to", "done"], "done_truth.nc: not a readable NetCDF file"),
-        (["--score", "nowhere", "--to", "other"], "other_truth.nc: no such file"),
-    ],
-)
-def test_bad_input_is_refused_in_one_line(fed, tmp_path, monkeypatch, words, wrong):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "full").mkdir()
-    shutil.copy(next(fed[1].glob("*.nc")), "full")
-    (tmp_path / "done_truth.nc").write_text("of another")
-    before = sorted(tmp_path.rglob("*"))
-    status, said, error = calling.call(script, fed[0], "--to", "new", *words)
-    assert (status, said) == (2, "")
-    assert wrong in error
-    assert error.startswith("feed.py: ")
-    assert error.count("\n") == 1
-    assert sorted(tmp_path.rglob("*")) == before

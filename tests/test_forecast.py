@@ -15,7 +15,7 @@ import xarray
 from jaxda import config as configuration
 from jaxda import diagnostics, forecast, surrogate
 from jaxda.models import sqg, vit
-from jaxda.output import netcdf, starts
+from jaxda.output import analysis_file, netcdf, starts
 from jaxda.parallel.mesh import member_mesh
 from jaxda.training import simulator
 
@@ -168,7 +168,7 @@ def analysis(tmp_path, tiny_series):
     truth = states_of(tiny_series, 3)
     members = truth[:, None] + np.arange(3)[:, None, None, None]
     path = tmp_path / "analysis.nc"
-    with netcdf.AnalysisFile(path, N16, ["EnSF", "LETKF"], 4.0 * np.arange(3), members=5) as file:
+    with analysis_file.AnalysisFile(path, N16, ["EnSF", "LETKF"], 4.0 * np.arange(3), members=5) as file:
         file.write_truth(0, truth)
         file.write("EnSF", 0, members.mean(1), members.std(1), members)
     return path, truth, members

@@ -8,6 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "settings": -1,
+    "text_files": -1,
+    "limits": -1,
     "numerics": 0,
     "parallel": 0,
     "models": 1,

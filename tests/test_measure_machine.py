@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import calling
 import pytest
 
 from jaxda.benchmarks import machine
@@ -49,13 +48,3 @@ def test_a_machine_of_measurements():
     assert own.seconds("all-reduce", 1e6, (0, 1)) == pytest.approx(2e-3)
     assert own.seconds("all-reduce", 1e6, (0, 1, 2, 3)) == pytest.approx(8e-3)
     assert [machine.from_text(machine.as_text(one)) for one in found] == found
-
-
-@pytest.mark.parametrize("script", ["measure_machine", "check_plan"])
-def test_bad_input_is_one_line_and_status_2(script, settings_of_jax):
-    words = {"measure_machine": ["--out", "/nowhere/at/all.toml"], "check_plan": ["configs/vit_tiny.toml"]}[script]
-    wanted = {"measure_machine": "--out /nowhere/at/all.toml: give a file", "check_plan": "--machine: is missing"}
-    status, _, error = calling.call(calling.script(script), *words)
-    assert status == 2
-    assert wanted[script] in error
-    assert error.count("\n") == 1

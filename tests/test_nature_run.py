@@ -119,58 +119,6 @@ def test_help_lists_every_option_with_its_unit(capsys):
         assert "[" in text.split(f"--{option} ")[-1].split(" --")[0], option
 
 
-#: command lines, as text with {run} for a good file and {out} for a new one, and what the complaint must name
-BAD_LINES = [
-    ("", "--out"),
-    ("--out {out} --bogus 3", "--bogus"),
-    ("--out {out} --spin 3", "--spin"),
-    ("--out {out} --kind sqg", "--kind"),
-    ("--out {out} --days x", "--days"),
-    ("--out {out} --days nan", "--days nan"),
-    ("--out {out} --days inf", "--days inf"),
-    ("--out {out} --days -1", "--days -1"),
-    ("--out {out} --days 0", "--days 0"),
-    ("--out {out} --days 0.7", "--days 0.7"),
-    ("--out {out} --interval-hours 0", "--interval-hours 0"),
-    ("--out {out} --interval-hours 0.5", "dt = 1200 s; use 0.666"),
-    ("--out {out} --spinup-days -1", "--spinup-days -1"),
-    ("--out {out} --spinup-days 0.001", "--spinup-days 0.001"),
-    ("--out {out} --seed -1", "--seed -1"),
-    ("--out {out} --seed 99999999999999999999", "--seed 99999999999999999999"),
-    ("--out {out} --precision float16", "float16"),
-    ("--out {out} --N 20", "N = 20"),
-    ("--out {out} --N 33", "use 34"),
-    ("--out {out} --N sixty", "sixty"),
-    ("--out {out} --dt 5000", "dt = 5000 s"),
-    ("--out {out} --dt nan", "dt = nan"),
-    ("--out {out} --f 0", "f = 0"),
-    ("--out {out} --symmetric maybe", "maybe"),
-    ("--out {out} --jacobian other", "other"),
-    ("--out {run}", "exists already"),
-    ("--out {folder}", "ends in .nc"),
-    ("--out {folder}/no/such.nc", "no/such.nc"),
-    ("--out {folder}/run.png", "ends in .nc"),
-    ("--out {out} --figure {folder}/a.nc", "ends in .png"),
-    ("--out {out} --figure {folder}/a.jpeg", "a.jpeg"),
-    ("--out {out} --figure {folder}/no/a.png", "no/a.png"),
-    ("--out {out} --restart {folder}/none.nc", "no such file"),
-    ("--out {out} --restart {text}", "not a readable NetCDF file"),
-    ("--out {out} --restart {cut}", "not a readable NetCDF file"),
-    ("--out {out} --restart {nan}", "not finite"),
-    ("--out {out} --restart {run} --U 20", "--U 20"),
-    ("--out {out} --restart {run} --N 32", "--N 32"),
-    ("--out {out} --restart {run} --jacobian exact", "--jacobian exact"),
-    ("--out {out} --restart {run} --restart-day 6.2", "--restart-day 6.2"),
-    ("--out {out} --restart {run} --restart-day nan", "--restart-day nan"),
-    ("--out {out} --restart {run} --seed 1", "--seed"),
-    ("--out {out} --restart {run} --spinup-days 1", "--spinup-days"),
-    ("--out {out} --restart-day 6", "--restart FILE"),
-    ("--out {run} --restart {run} --restart-day 6", "--restart-day 6"),
-    ("--out {run} --restart {run} --interval-hours 24", "--interval-hours 24"),
-    ("--out {run} --restart {run} --precision float64", "--precision float64"),
-]
-
-
 @pytest.fixture
 def folder(tmp_path, made):
     """A good file beside damaged ones."""
@@ -182,20 +130,6 @@ def folder(tmp_path, made):
     with netCDF4.Dataset(tmp_path / "nan.nc", "r+") as nc:
         nc["pv"][-1, 0, 0, 0] = np.nan
     return tmp_path
-
-
-@pytest.mark.parametrize(("line", "names"), BAD_LINES)
-def test_bad_command_lines(folder, capfd, line, names):
-    places = {name: folder / f"{name}.nc" for name in ("run", "cut", "text", "nan")}
-    before = contents(folder)
-    assert run(*line.format(folder=folder, out=folder / "new.nc", **places).split()) == 2
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("nature_run: ")
-    assert names in err
-    assert ";" in err or "Input should be" in err  # the cure
-    assert contents(folder) == before
 
 
 def test_files_of_sqgturb_can_be_gone_on_from(tmp_path):

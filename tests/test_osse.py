@@ -158,7 +158,7 @@ def lorenz(tmp_path_factory):
 
 
 BOTH = pytest.mark.parametrize("finished", ["turbulence", "lorenz"])
-FILES = {"config.toml", "scores.csv", "scores.json", "analysis.nc", "figures/rmse.png"}
+FILES = {"config.toml", "record.json", "scores.csv", "scores.json", "analysis.nc", "figures/rmse.png"}
 
 
 # What a run leaves
@@ -337,7 +337,7 @@ def test_neither_other_filters_nor_another_time_change_the_numbers_but_the_seed(
     assert first == again
     assert first[0].splitlines()[1:] == [row for row in among_others if row.startswith("EnSF")]
     assert first[0] != other[0]
-    assert first[1] == {"config.toml", "scores.csv", "scores.json"}
+    assert first[1] == {"config.toml", "record.json", "scores.csv", "scores.json"}
 
 
 def test_a_folder_with_a_run_in_it_is_left_alone(lorenz):
@@ -398,59 +398,6 @@ def test_a_failing_filter_is_recorded_and_the_others_go_on(tmp_path):
     for name, status in expected.items():
         assert re.search(rf" {name} .* {status} ", out)
     assert (tmp_path / "run" / "figures" / "snapshot.png").stat().st_size > 10_000
-
-
-# Bad input
-
-GOOD = "small.toml"
-BAD = [
-    ([], ["CONFIG"]),
-    (["none.toml"], ["none.toml: no such file"]),
-    (["."], [".: not a TOML file"]),
-    (["odd.toml"], ["odd.toml: not a TOML file", "line 1"]),
-    ([GOOD, "more.toml"], ["more.toml: not a flag"]),
-    ([GOOD, "--cycles"], ["--cycles: has no value"]),
-    ([GOOD, "--out"], ["--out"]),
-    ([GOOD, "--out", GOOD], [f"{GOOD}: is not an empty folder"]),
-    ([GOOD, "--out", f"{GOOD}/run"], [GOOD]),
-    ([GOOD, "--cycle", "3"], ["cycle = 3: there is no such field"]),
-    ([GOOD, "--ou", "run"], ["ou = run: there is no such field"]),
-    ([GOOD, "--cycles", "many"], ["cycles = many"]),
-    ([GOOD, "--model.N", "-16"], ["model.N = -16"]),
-    ([GOOD, "--seed", "99999999999999999999"], ["seed"]),
-    ([GOOD, "--model.N", "17"], ["model.N = 17: must be even; use 18"]),
-    ([GOOD, "--model.N", "16", "--model.dt", "1e5"], ["dt = 100000 s is over the CFL limit"]),
-    ([GOOD, "--filters.EnSF", '{ kind = "ensf", likelihood = "tan" }'], ["filters.EnSF: likelihood", "arctan"]),
-    ([GOOD, "--filters.LETKF.cutoff", "100"], ["filters.LETKF: cutoff = 100 is under the grid spacing"]),
-    ([GOOD, "--filters.EnSF.kind", "ensf", "--initial.noise", "0"], ["filters.EnSF: spread_cap"]),
-    ([GOOD, "--observations.fraction", "0"], ["fraction = 0 of 256 sites is none"]),
-    ([GOOD, "--observations.fraction", "0.001"], ["fraction = 0.001 of 256 sites is none"]),
-    ([GOOD, "--observations.spacing", "3"], ["spacing = 3 does not divide the 16 grid points"]),
-    ([GOOD, "--observations.sigma", "[1, 1, 1]"], ["sigma has 3 values for 2 boundaries"]),
-    ([GOOD, "--observations.sigma", "1e-25"], ["observations: sigma = 1e-25", "float32; use", 'precision = "float64"']),
-    ([GOOD, "--observations.reject", "0"], ["observations.reject = 0"]),
-    ([GOOD, "--observations.positions", "[[0, 1]]"], ["positions: each needs 3 numbers"]),
-    (["lorenz.toml", "--observations.boundary", "lower"], ['boundary = "lower" needs a model with two boundaries']),
-    ([GOOD, "--nature.file", "none.nc"], ["none.nc: no such file"]),
-    ([GOOD, "--nature.file", GOOD], [f"{GOOD}: not a readable NetCDF file"]),
-]
-
-
-@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words)[:60] or "nothing" for words, _ in BAD])
-def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, words, said):
-    monkeypatch.chdir(tmp_path)
-    Path(GOOD).write_text(SQG)
-    Path("lorenz.toml").write_text(LORENZ)
-    Path("odd.toml").write_text("cycles 3")
-    before = contents(tmp_path)
-    status, out, err = run(*words)
-    assert (status, out) == (2, "")
-    assert err.startswith("osse.py: ")
-    assert len(err.splitlines()) == 1
-    missing = [text for text in said if text not in err]
-    assert not missing, err
-    assert contents(tmp_path) == before
-    assert not (tmp_path / "runs").exists()
 
 
 # Nature runs from files
@@ -573,7 +520,7 @@ def test_help_lists_every_field_with_its_unit():
 
 GOLDEN = {  # means over 8 cycles; a change of 1e-10 in the first state changes them by 4e-5 at most
     "LETKF": [0.861039429, 0.832469922, 0.481662231, 0.353965287, 0.513836343],
-    "EnSF": [0.74906806, 0.692308742, 1.02272275, 0.987697837, 0.353050853],
+    "EnSF": [0.8138489645, 0.7338869301, 1.0173094939, 0.9856911942, 0.3671117283],
 }
 
 
@@ -594,7 +541,10 @@ def test_scores_stay_what_they_were(x64, tmp_path):
 
 # The scores that the configurations promise
 
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.toml") if not path.name.startswith("vit_"))
+#: those of experiments; a training and the scaling problem have files of other kinds
+CONFIGS = sorted(
+    path for path in (ROOT / "configs").glob("*.toml") if not path.name.startswith(("vit_", "lorenz96_1e"))
+)
 EXPECT = re.compile(
     r"^# expect (?P<name>.+) (?P<score>\w+) (?P<part>all|last_third) (?P<low>[\d.]+)\.\.(?P<high>[\d.]+)$"
 )

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import types
-from pathlib import Path
 
 import calling
 import jax
@@ -506,38 +505,6 @@ def test_the_script_stops_when_told_and_goes_on(small, sent, unbroken, tmp_path,
     wrong = "was begun with filters.LETKF.cutoff = 3000.0, now 2000.0; give another --out"
     assert error == f"realtime.py: {out}: {wrong}\n"
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-
-
-@pytest.mark.usefixtures("settings_of_jax")
-@pytest.mark.parametrize(
-    ("words", "wrong"),
-    [
-        (["--initial.kind", "truth-plus-noise"], 'initial.kind = "truth-plus-noise": there is no truth'),
-        (["--filter", "EnSF"], "--filter EnSF: not one of LETKF"),
-        (["--filters.other.kind", "free-run"], "--filter: the configuration has LETKF, other; name one"),
-        (["--grace", "-1"], "argument --grace: -1 is not a number of seconds from 0 on"),
-        (["--every", "nan"], "argument --every: nan is not a number of seconds"),
-        (["--poll", "often"], "argument --poll: often is not a number of seconds"),
-        (["--watch", "nowhere"], "--watch nowhere: not a folder of its own that is there"),
-        (["--watch", "out", "--out", "out"], "--watch out: not a folder of its own"),
-        (["--out", "full"], "full: is not an empty folder"),
-        (["--observations.spacing", "3"], "observations: spacing = 3 does not divide"),
-        (["--nature.file", "none.nc"], "none.nc: no such file"),
-        (["--model.kind", "lorenz96"], 'model.N = 16: there is no such field'),
-    ],
-)  # fmt: skip
-def test_bad_input_is_refused_in_one_line(small, tmp_path, monkeypatch, words, wrong):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("watch", "out", "full"):
-        Path(folder).mkdir()
-    Path("full", "file").write_text("of somebody else")
-    status, said, error = calling.call(realtime, small[0], "--watch", "watch", *words)
-    assert (status, said) == (2, "")
-    assert wrong in error
-    assert error.count("\n") == 1
-    assert error.startswith("realtime.py: ")
-    assert Path("full", "file").read_text() == "of somebody else"
-    assert not list(Path("full").glob("*.toml"))
 
 
 @pytest.mark.usefixtures("settings_of_jax")

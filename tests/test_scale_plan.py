@@ -2,12 +2,10 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import calling
 import pytest
 
 from jaxda.models import vit
@@ -126,27 +124,3 @@ def test_an_analysis_is_planned_too(tmp_path):
     assert one["parts"] == {"members": 400}  # one member of 100 values on each
     assert one["cost"]["work"]["traffic"] > 0
     assert any(each["kind"].startswith("all-") for each in one["cost"]["work"]["collectives"])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([TINY, "--strategies", "zero4"], r"--strategies zero4: is none of ddp"),
-        ([TINY, "--devices", "6", "--parallel.group", "3"], r"parallel.group = 3 does not divide the 2 layers"),
-        ([TINY, "--vit.depth", "0"], r"vit.depth = 0"),
-        (["nothing.toml"], r"nothing.toml: no such file"),
-        ([], r"CONFIG: is missing; give files"),
-        ([TINY, "--again", TINY], r"--again .*: has its plans already; leave"),
-        ([TINY, "--machine", TINY], r"vit_tiny.toml: \w+: there is no such field"),
-        ([TINY, "--values", "vit.depth"], r"--values vit.depth: give FIELD=A,B"),
-        ([LORENZ, "--filters", "kalman", "--devices", "2"], r"--filters kalman: is none of free-run"),
-        ([TINY, "--json", "/nowhere/at/all.json"], r"its folder does not exist"),
-    ],
-)
-def test_bad_input_is_one_line_and_status_2(words, message, monkeypatch, settings_of_jax):
-    module = calling.script("scale_plan")
-    monkeypatch.setattr(module, "devices_of", lambda given: None)  # the tests have theirs already
-    status, _, error = calling.call(module, *words)
-    assert status == 2
-    assert error.count("\n") == 1
-    assert re.search(message, error), error

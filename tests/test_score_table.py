@@ -129,9 +129,3 @@ def test_a_seed_that_comes_twice_is_refused(tmp_path):
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert "b/scores.json: seed = 4 is that of" in err
     assert "leave one out" in err
-
-
-def test_no_folder_is_one_line():
-    status, out, err = run()
-    assert (status, out, len(err.splitlines())) == (2, "", 1)
-    assert "RUN_FOLDER" in err

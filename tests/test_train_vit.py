@@ -5,7 +5,6 @@ import dataclasses
 import re
 from pathlib import Path
 
-import calling
 import jax
 import numpy as np
 import pytest
@@ -278,35 +277,3 @@ def test_hybrids_that_make_no_sense_are_refused(tiny_file, change, said):
     (part, fields), own = *change.items(), hybrid_of(tiny_file)
     with pytest.raises(ValueError, match=re.escape(said)):
         surrogate.make_series(dataclasses.replace(own, **{part: dataclasses.replace(getattr(own, part), **fields)}))
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("--vit.patch_size 5", "vit: image_size = 16 is not a multiple of patch_size = 5; use one that is"),
-        ("--vit.num_heads 5", "vit: embed_dim = 32 is not a multiple of num_heads = 5"),
-        ("--vit.image_size 32", "vit.image_size = 32 and vit.variables = 2 are not the grid of the model, N = 16"),
-        ("--series.days 5", "series: 5 days leave"),
-        ("--series.interval_hours 5", "series.interval_hours = 5 is not a multiple of the model's step"),
-        ("--data.lead_hours [6.0]", "lead_hours = 6 is not a multiple of the series' interval of 4 h; use 8"),
-        ("--series.file none.nc", "no such file"),
-        ("--train.warmup 60", "warmup = 60 is not under steps = 60"),
-        ("--data.batch 4000", "batch = 4000 is more than the"),
-        ("--data.validation 0.0", "data.validation = 0: 0 states to validate on, under the 2 of one sample"),
-        ("--series.source tape", "series.source = tape"),
-        ("--series.source simulator --series.file a.nc", 'a.nc: source = "simulator" reads none; leave either out'),
-        ("--series.source simulator --data.batch 3", "pool = 64 is not a multiple of batch = 3; use 66"),
-        ("--series.source simulator --data.lead_hours [4.0,8.0]", "lead_hours = [4.0, 8.0]: the simulator makes one"),
-        ("--series.source simulator --data.lead_hours [5.0]", "not a multiple of the model's step"),
-        ("--series.source simulator --series.days 0.5", "0 states to validate on, under the 2 of one sample"),
-    ],
-)
-def test_bad_input_is_one_line(tmp_path, words, said):
-    status, _, error = calling.call(
-        calling.script("train_vit"), str(TINY), "--out", str(tmp_path / "run"), "--series.spinup_days", "1.0",
-        *words.split(" "),
-    )  # fmt: skip
-    assert status == 2
-    assert said in error
-    assert error.strip().splitlines()[-1].startswith("train_vit.py: ")
-    assert not (tmp_path / "run").exists()

@@ -150,41 +150,6 @@ def test_without_a_trial_that_keeps_to_the_truth_the_status_is_3(search, counted
     assert (tmp_path / "out" / "figure.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ((), "--values: nothing to search; give --values field=a,b once or more"),
-        (("--values", "cutoff"), "--values cutoff: not a field and its values"),
-        (("--values", "cutoff=3,,4"), "--values cutoff=3,,4: not a field"),
-        (("--values", "cutoff=3,3.0"), "must be different"),
-        (("--values", "rtps=0.1", "--values", "rtps=0.2"), "rtps is given twice"),
-        (("--values", "rtps=0.5,1.5"), "filters.a (1).rtps = 1.5: Input should be less than or equal to 1"),
-        (("--values", "radius=3"), "filters.a (1).radius = 3: there is no such field"),
-        (("--values", "cutoff=3,0.5"), "filters.a (1): cutoff = 0.5 is under the grid spacing; use at least 1"),
-        (("--values", "rtps=0.5", "--trials", "0"), "--trials 0: nothing to do; use at least 1"),
-        (("--values", "rtps=0.5", "--trials", "some"), "--trials"),
-        (("--values", "rtps=0.5", "--cycles", "0"), "cycles = 0"),
-    ],
-)
-def test_bad_input_is_refused_in_one_line(search, tmp_path, words, said):
-    status, out, err = search(*words)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("tune.py: ")
-    assert said in err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_filter_that_is_not_there_is_refused(search):
-    status, _, err = search("--values", "rtps=0.5", name="LETKF")
-    assert (status, err) == (2, "tune.py: --filter LETKF: no such filter; give one of a (1), free\n")
-
-
-def test_values_that_do_not_fit_the_experiment_are_refused_in_one_line(search):
-    status, _, err = search("--values", "members=4,8", "--initial.kind", "climatology", "--nature.climate_days", "1.5")
-    assert (status, err.count("\n")) == (2, 1)
-    assert "nature.climate_days" in err
-
-
 # Candidates
 
 

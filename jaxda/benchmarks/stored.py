@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from jaxda import text_files
 
 #: settings without which times do not compare
 SETTINGS = ("N", "members", "d", "dtype", "integrator")
@@ -23,7 +24,7 @@ def medians_of(path: Path, settings: Mapping, names: Sequence[str]) -> dict[str,
     """
     cure = "give a file that bench.py --json wrote"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = text_files.read_json(path)
         found = {name: statistics.median(map(float, codes["jaxda"])) for name, codes in content["seconds"].items()}
         before = content["settings"]
         different = next((name for name in SETTINGS if before[name] != settings[name]), None)

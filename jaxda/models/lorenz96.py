@@ -25,7 +25,7 @@ class Lorenz96Config:
     """Settings of the Lorenz-96 model."""
 
     kind: Literal["lorenz96"] = described("lorenz96", "forecast model")
-    dim: Annotated[int, Field(ge=4)] = described(40, "number of variables [1]")
+    dim: Annotated[int, Field(ge=4, lt=2**31)] = described(40, "number of variables [1]")
     forcing: float = described(8.0, "forcing F [1]")
     dt: Positive = described(0.05, "time step; one time unit is 120 h [time units]")
 

@@ -68,7 +68,9 @@ class SQGConfig:
     """Settings of the SQG model, under the names that sqgturb's files use."""
 
     kind: Literal["sqg"] = described("sqg", "forecast model")
-    N: Annotated[int, Field(ge=8), AfterValidator(_even)] = described(64, "grid points along each side, even [1]")
+    N: Annotated[int, Field(ge=8, lt=2**16), AfterValidator(_even)] = described(
+        64, "grid points along each side, even [1]"
+    )
     dt: Positive = described(1200.0, "time step; given by N where left out [s]")
     diff_efold: Positive = described(DAY, "e-folding time of the smallest waves; given by N where left out [s]")
     diff_order: Annotated[int, Field(ge=2)] = described(8, "order of the hyperdiffusion [1]")

@@ -11,9 +11,10 @@ it out.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -45,6 +46,10 @@ AXES = {
 SIZES = ("kind", "N", "dim")
 #: What files may lack: sqgturb's older ones leave out that they are dealiased, and all of them the Jacobian.
 OPTIONAL = {"dealias": True, "jacobian": "sqgturb"}
+#: zlib packs no more into a byte (its deflate takes 258 equal ones for 2 bits, www.zlib.net/zlib_tech.html)
+LARGEST_RATIO = 1032
+#: of unpacked values beside that: those of a file that is not written yet are not in it [bytes]
+SPARE = 2**26
 #: HDF5 is not safe for threads (two that open files at once crash the process), and a thread of its own reads batches
 _LIBRARY = threading.RLock()
 
@@ -87,6 +92,24 @@ def opened(path: str | Path) -> Iterator[netCDF4.Dataset]:
         yield nc
 
 
+def values_of(variable: netCDF4.Variable, path: str | Path, where=...) -> np.ma.MaskedArray:
+    """Some values of a variable; raises FileError where they are more than a file of its size can hold.
+
+    A file's header may claim any size. What it claims is made in memory before anything is read.
+    """
+    shape = [variable.shape[axis] for axis in range(variable.ndim)]
+    for axis, part in enumerate(where if isinstance(where, tuple) else () if where is ... else (where,)):
+        if isinstance(part, slice):
+            shape[axis] = len(range(*part.indices(shape[axis])))
+        else:
+            shape[axis] = np.size(part)
+    wide = 8 if variable.dtype is str else variable.dtype.itemsize
+    claimed, held = math.prod([wide, *map(int, shape)]), Path(path).stat().st_size
+    if claimed > LARGEST_RATIO * held + SPARE:
+        raise FileError(f"{path}: {variable.name} claims {claimed} bytes, the file has {held}; make it again")
+    return np.ma.asarray(variable[where])
+
+
 def _plain(value):
     """An attribute as a Python value; single precision as the decimal it was rounded from (1e-4, not 9.9999997e-05)."""
     return float(str(value)) if isinstance(value, np.float32) else getattr(value, "tolist", lambda: value)()
@@ -109,7 +132,7 @@ def times_of(t: netCDF4.Variable, path: str | Path, least: int = 1) -> np.ndarra
     """The times of complete states (T,) [s]; raises FileError for fewer than `least`, or where they do not increase."""
     if not str(getattr(t, "units", "seconds")).startswith("seconds"):
         raise FileError(f"{path}: t is in '{t.units}'; it must be in seconds since the start of the model")
-    times = np.ma.filled(np.ma.asarray(t[:], np.float64), np.nan)
+    times = np.ma.filled(values_of(t, path).astype(np.float64), np.nan)
     times = times[: np.append(-1, np.flatnonzero(np.isfinite(times)))[-1] + 1]
     if len(times) < least:
         raise FileError(f"{path}: no complete state (t has {t.size} values); make it again")
@@ -148,7 +171,7 @@ def read_states(run: NatureRun, start: int = 0, stop: int | None = None) -> np.n
         FileError: the file cannot be read, or a value is missing or not finite.
     """
     with opened(run.path) as nc:
-        states = np.ma.filled(nc["pv"][slice(*slice(start, stop).indices(len(run.times)))], np.nan)
+        states = np.ma.filled(values_of(nc["pv"], run.path, slice(*slice(start, stop).indices(len(run.times)))), np.nan)
     bad = ~np.isfinite(states).all((1, 2, 3))
     if bad.any():
         at = start + int(np.argmax(bad))
@@ -160,7 +183,7 @@ def read_states(run: NatureRun, start: int = 0, stop: int | None = None) -> np.n
 def read_numbered(run: NatureRun, numbers: np.ndarray) -> np.ndarray:
     """States of increasing numbers `(n,)`, as `read_states`; only the chunks that hold them are read."""
     with opened(run.path) as nc:
-        states = np.ma.filled(nc["pv"][np.asarray(numbers)], np.nan)
+        states = np.ma.filled(values_of(nc["pv"], run.path, np.asarray(numbers)), np.nan)
     if not np.isfinite(states).all():
         at = int(numbers[np.argmax(~np.isfinite(states).all((1, 2, 3)))])
         raise FileError(f"{run.path}: pv[{at}] has values missing or not finite; use only states before it")
@@ -300,101 +323,3 @@ def append_states(path: str | Path, times: np.ndarray, states: np.ndarray, histo
         raise FileError(f"{path}: states after {last:g} s are not finite; use a smaller time step")
     rows = slice(len(before), len(before) + len(times))
     write_parts(path, ("pv", rows, states), ("t", rows, times), history=history)
-
-
-class AnalysisFile:
-    """Analyses of several experiments on one truth; a context manager.
-
-    `pv_truth(t, z, y, x)`; `pv_mean` and `pv_spread (experiment, t, z, y, x)`, the ensemble's mean and
-    standard deviation; `pv_members(experiment, t, member, z, y, x)` where `members` > 0. For Lorenz-96 the
-    stem is `state` and x takes the place of z, y, x. `cycles(experiment)`, written last, counts analyses.
-
-    Args:
-        config: the truth's model, whose grid the states are on.
-        experiments: their names, each once.
-        hours: times of the analyses since the model's start (T,) [h].
-        members: size of the largest ensemble to keep, 0 for none.
-        resume: go on with the file if it exists; it must be for the same experiments, times, grid and members.
-        attributes: further global attributes, text or numbers.
-
-    Raises:
-        FileError: the file exists (to resume: differs), or cannot be made.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        config: SQGConfig | Lorenz96Config,
-        experiments: Sequence[str],
-        hours: np.ndarray,
-        *,
-        members: int = 0,
-        resume: bool = False,
-        **attributes,
-    ):
-        self._names, self._shape, seconds = list(experiments), config.shape, 3600.0 * np.asarray(hours, np.float64)
-        self._stem = "pv" if isinstance(config, SQGConfig) else "state"
-        self.path = Path(path)
-        if resume and self.path.exists():
-            self._require_same(seconds, members)
-            return
-        with new_file(path, "NETCDF4", config, {"title": "Analyses of twin experiments"} | attributes) as nc:
-            others = {"experiment": np.array(self._names, object), "t": seconds}
-            others |= {"member": np.arange(members)} if members else {}
-            space = add_coordinates(nc, config, **others)
-            cycles = nc.createVariable("cycles", np.int32, ("experiment",))
-            cycles.setncatts({"long_name": "number of analyses written", "units": "1"})
-            cycles[:] = 0
-            own = lambda name, lead, about: add_state(nc, f"{self._stem}_{name}", lead, space, config, long_name=about)
-            own("truth", ("t",), "truth, with the shocks that experiments without them do not see")
-            own("mean", ("experiment", "t"), "mean of the analysis ensemble")
-            own("spread", ("experiment", "t"), "standard deviation of the analysis ensemble")
-            if members:
-                own("members", ("experiment", "t", "member"), "members of the analysis ensemble")
-
-    def _require_same(self, seconds: np.ndarray, members: int) -> None:
-        found = ()
-        with opened(self.path) as nc:
-            if {"experiment", "t", f"{self._stem}_truth"} <= set(nc.variables):
-                kept = nc.dimensions["member"].size if "member" in nc.dimensions else 0
-                found = (list(nc["experiment"][:]), list(nc["t"][:]), nc[f"{self._stem}_truth"].shape[1:], kept)
-        if found != (self._names, list(seconds), self._shape, members):
-            raise FileError(f"{self.path}: is of other experiments, times, members or grid; give another name")
-
-    def written(self, experiment: str) -> int:
-        """How many analyses of the experiment the file holds."""
-        with opened(self.path) as nc:
-            return int(nc["cycles"][self._names.index(experiment)])
-
-    def write(self, experiment: str, first_cycle: int, mean, spread, members=None) -> None:
-        """Write T analyses from cycle `first_cycle` (0: the first) on.
-
-        Args:
-            experiment: one of the names given at the start.
-            first_cycle: index into the file's times.
-            mean: `(T, *state)` in the state's unit (SQG: m/s).
-            spread: the same.
-            members: `(T, M, *state)`, for files made with `members` >= M.
-        """
-        which, stop = self._names.index(experiment), first_cycle + len(mean)
-        rows = (which, slice(first_cycle, stop))
-        parts = [self._part("mean", rows, mean), self._part("spread", rows, spread)]
-        if members is not None:
-            parts.append(self._part("members", (*rows, slice(0, np.shape(members)[1])), members))
-        write_parts(self.path, *parts, ("cycles", which, max(stop, self.written(experiment))))
-
-    def write_truth(self, first_cycle: int, truth) -> None:
-        """Write the truth `(T, *state)` from cycle `first_cycle` on."""
-        write_parts(self.path, self._part("truth", slice(first_cycle, first_cycle + len(truth)), truth))
-
-    def _part(self, name: str, where, values) -> tuple:
-        values = np.asarray(values)
-        if values.shape[-len(self._shape) :] != self._shape:
-            raise ValueError(f"{name} has shape {values.shape}; its states must be {self._shape}")
-        return f"{self._stem}_{name}", where, values
-
-    def __enter__(self) -> AnalysisFile:
-        return self
-
-    def __exit__(self, *_) -> None:
-        """Nothing to do: the file is open only while it is written."""

@@ -68,8 +68,8 @@ def read(path: str | Path, names: Sequence[str] = tuple(FIELDS)) -> tuple[dict[s
         missing = [name for name in ("t", "t_forecast", *(f"pv_{n}" for n in names)) if name not in nc.variables]
         if missing:
             raise FileError(f"{path}: variable {missing[0]} is missing; give a file of scripts/realtime.py")
-        times = {name: float(nc[name][...]) for name in ("t", "t_forecast")}
-        return times, {name: np.ma.filled(nc[f"pv_{name}"][...], np.nan) for name in names}
+        times = {name: float(netcdf.values_of(nc[name], path)) for name in ("t", "t_forecast")}
+        return times, {name: np.ma.filled(netcdf.values_of(nc[f"pv_{name}"], path), np.nan) for name in names}
 
 
 def append_row(path: str | Path, row: Mapping[str, object]) -> None:

@@ -6,9 +6,9 @@ import csv
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import statistics
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,8 @@ from typing import NamedTuple
 import jax
 from rich.console import Console
 from rich.table import Table
+
+from jaxda import text_files
 
 COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a")
 #: of observations and of members
@@ -30,10 +32,27 @@ def new_folder(path: Path) -> Path:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path}: is not an empty folder; give another --out, or move it away")
+    return may_write(path)
+
+
+def may_write(path: Path) -> Path:
+    """The folder, which is there or can be made, and files in it.
+
+    Raises:
+        ValueError: it cannot.
+    """
     above = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ValueError(f"{path}: {above} is not a folder that may be written; give another --out")
+    try:  # permissions do not tell it: file systems may be read-only, and root has all of them
+        Path(tempfile.mkdtemp(prefix=".", dir=above)).rmdir()
+    except OSError:
+        raise ValueError(f"{path}: {above} is not a folder that may be written; give another --out") from None
     return path
+
+
+def new_file(flag: str, path: Path | None) -> None:
+    """Raise ValueError unless `path`, which `flag` gives, is a file or could become one."""
+    if path and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ValueError(f"{flag} {path}: is a folder, or in none; give a file in a folder that exists")
 
 
 def write_scores(folder: Path, records: Mapping[str, object], interval_hours: float) -> None:
@@ -89,14 +108,16 @@ def versions() -> dict[str, str]:
 
 def write_json(path: str | Path, records: Mapping[str, object], settings: dict) -> None:
     """Write scores, settings and versions."""
-    content = {"scores": summary(records), "settings": _plain(settings), "versions": versions()}
+    content = {"scores": summary(records), "settings": plain(settings), "versions": versions()}
     Path(path).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _plain(tree):
+def plain(tree):
     """Settings with infinite lengths as text: JSON has no inf."""
     if isinstance(tree, dict):
-        return {key: _plain(value) for key, value in tree.items()}
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [plain(value) for value in tree]
     return "inf" if tree == float("inf") else tree
 
 
@@ -218,7 +239,7 @@ def read_json(path: str | Path) -> Run:
     path = Path(path)
     cure = "give the folder of a finished run of scripts/osse.py"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = text_files.read_json(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; {cure}") from None
     except (ValueError, OSError) as error:

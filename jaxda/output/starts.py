@@ -126,7 +126,7 @@ def _experiment(nc: netCDF4.Dataset, path, name: str | None, leading: tuple) -> 
         if name is not None:
             raise FileError(f"{path}: experiment = {name}: the file has none; leave it out")
         return None
-    there = list(nc["experiment"][:])
+    there = list(map(str, netcdf.values_of(nc["experiment"], path)))
     if name is None and len(there) == 1:
         return 0
     if name not in there:
@@ -136,7 +136,7 @@ def _experiment(nc: netCDF4.Dataset, path, name: str | None, leading: tuple) -> 
 
 def _values(path, name: str, where: tuple) -> np.ndarray:
     with netcdf.opened(path) as nc:
-        return np.ma.filled(np.ma.asarray(nc[name][where or ...], np.float32), np.nan)
+        return np.ma.filled(netcdf.values_of(nc[name], path, where or ...).astype(np.float32), np.nan)
 
 
 def _true(path, name: str, numbers: np.ndarray) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from jaxda import text_files
 from jaxda.parallel.cost import Cost, Memory
 from jaxda.parallel.hlo import Product, Transfer
 from jaxda.parallel.scaling import Work
@@ -45,7 +45,10 @@ def read(path: Path) -> dict[str, list[Plan]]:
         ValueError: it cannot be read, or has none.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        return {title: [plan_of(one) for one in some] for title, some in tree["plans"].items()}
+        tree = text_files.read_json(path)
+        found = {title: [plan_of(one) for one in some] for title, some in tree["plans"].items()}
+        if not found or not all(found.values()):
+            raise ValueError("it has no plans")
+        return found
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"--again {path}: {type(error).__name__}: {error}; give a file that --json wrote") from None

@@ -82,7 +82,9 @@ class Batch(NamedTuple):
 class DataConfig:
     """How samples are made of a series."""
 
-    lead_hours: tuple[Positive, ...] = described((12.0,), "lead times; each sample has one of them [h]")
+    lead_hours: Annotated[tuple[Positive, ...], Field(min_length=1)] = described(
+        (12.0,), "lead times; each sample has one of them [h]"
+    )
     roll_out: Count = described(1, "leads in a row that a sample holds [1]")
     validation: Fraction = described(0.1, "part of the series for validation [1]")
     test: Fraction = described(0.1, "part of the series for the test [1]")

@@ -11,7 +11,7 @@ import xarray
 
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
-from jaxda.output import netcdf
+from jaxda.output import analysis_file, netcdf
 
 CONFIG = SQGConfig(N=16, U=21.5, symmetric=False, r=1e-3, jacobian="exact", diff_order=6)
 #: what sqgturb's programs read from a nature run
@@ -287,7 +287,7 @@ def test_nothing_is_written_over(path, tmp_path):
     with pytest.raises(netcdf.FileError, match="exists already"):
         netcdf.create_nature_run(path, CONFIG)
     with pytest.raises(netcdf.FileError, match="exists already"):
-        netcdf.AnalysisFile(path, CONFIG, ["LETKF"], [0.0])
+        analysis_file.AnalysisFile(path, CONFIG, ["LETKF"], [0.0])
     with pytest.raises(netcdf.FileError, match="cannot be made"):
         netcdf.create_nature_run(tmp_path / "no" / "such.nc", CONFIG)
     assert path.read_bytes() == before
@@ -301,11 +301,11 @@ def test_analyses(tmp_path, config):
     rng = np.random.default_rng(1)
     members = rng.normal(size=(4, 3, *config.shape)).astype(np.float32)
     mean, spread, truth = members.mean(1), members.std(1), members[:, 0]
-    with netcdf.AnalysisFile(path, config, ["EnSF", "LETKF"], hours, members=5, title="Test") as file:
+    with analysis_file.AnalysisFile(path, config, ["EnSF", "LETKF"], hours, members=5, title="Test") as file:
         file.write_truth(0, truth)
         file.write("LETKF", 0, mean[:1], spread[:1], members[:1])
         assert file.written("LETKF") == 1
-    with netcdf.AnalysisFile(path, config, ["EnSF", "LETKF"], hours, members=5, resume=True) as file:
+    with analysis_file.AnalysisFile(path, config, ["EnSF", "LETKF"], hours, members=5, resume=True) as file:
         assert file.written("EnSF") == 0
         file.write("LETKF", 1, mean[1:], spread[1:], members[1:])
     with xarray.open_dataset(path) as data:
@@ -330,7 +330,7 @@ def test_analyses(tmp_path, config):
 
 def test_only_the_same_analyses_are_gone_on_with(tmp_path):
     path, hours = tmp_path / "analysis.nc", [0.0, 12.0]
-    netcdf.AnalysisFile(path, CONFIG, ["LETKF"], hours)
+    analysis_file.AnalysisFile(path, CONFIG, ["LETKF"], hours)
     before = path.read_bytes()
     same = {"config": CONFIG, "experiments": ["LETKF"], "hours": hours}
     others = [
@@ -343,7 +343,7 @@ def test_only_the_same_analyses_are_gone_on_with(tmp_path):
     ]
     for other in others:
         with pytest.raises(netcdf.FileError, match="other experiments"):
-            netcdf.AnalysisFile(path, **same | other, resume=True)
+            analysis_file.AnalysisFile(path, **same | other, resume=True)
     assert path.read_bytes() == before
-    with netcdf.AnalysisFile(path, **same, resume=True) as file, pytest.raises(ValueError, match="must be"):
+    with analysis_file.AnalysisFile(path, **same, resume=True) as file, pytest.raises(ValueError, match="must be"):
         file.write("LETKF", 0, np.zeros((1, 2, 16, 8)), np.zeros((1, 2, 16, 8)))
