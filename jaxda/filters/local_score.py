@@ -40,7 +40,8 @@ In the linear Gaussian case with known S = X X^T + q I and no taper the mean is 
 **Devices.** With a mesh one all-gather gives every device the whole ensemble, M S bytes with S those of a state. The
 columns are spread, those of the analysis, whose result is a second all-gather of M S, and those whose scores are
 measured: all-gathers of 21 x 19 numbers for each of `sample` columns (candidates for q, for lambda) and of 3 x 19 for
-each of four times as many, whatever the size of the state. All else, the drift too, every device does for itself:
+each of four times as many, whatever the size of the state. Where the normal equations are convolutions those are shared
+and gathered too, (M + 3)/2 times M S bytes. All else, the drift too, every device does for itself:
 it is little beside the columns, and a reduction over devices would change its last bits. For operators that are not
 linear all that comes after the first gather comes `iterations` times more, in a loop.
 """
