@@ -94,8 +94,9 @@ class SQGConfig:
         values = dict((given.kwargs or {}) if hasattr(given, "kwargs") else given)
         missing = [name for name in ("dt", "diff_efold") if name not in values]
         n = values.get("N", 64)
-        n = int(n) if str(n).isdecimal() else n  # "64" and numpy's 64 are 64 to pydantic
-        if missing and n in TIME_STEPS:
+        whole = n.is_integer() if isinstance(n, float) else str(n).isdecimal()
+        n = int(n) if whole else n  # "64", 64.0 and numpy's 64 are 64 to pydantic
+        if missing and isinstance(n, int) and n in TIME_STEPS:
             values |= {name: TIME_STEPS[n][("dt", "diff_efold").index(name)] for name in missing}
         elif missing and isinstance(n, int) and n >= 8 and n % 2 == 0:
             raise ValueError(f"{missing[0]} has no default for N = {n}; give it, or use N in {sorted(TIME_STEPS)}")

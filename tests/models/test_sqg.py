@@ -352,3 +352,14 @@ def test_bad_settings_are_refused(given, words):
     with pytest.raises(ValidationError) as refusal:
         SQGConfig(**given)
     assert all(word in str(refusal.value) for word in words), refusal.value
+
+
+@pytest.mark.parametrize("n", [32, 32.0, "32", np.int64(32)])
+def test_a_grid_brings_its_step_however_its_size_is_written(n):
+    assert SQGConfig(N=n).dt == sqg.TIME_STEPS[32][0]
+
+
+@pytest.mark.parametrize("n", [[], {}, 32.5, float("nan")])
+def test_sizes_that_are_none_are_refused(n):
+    with pytest.raises(ValidationError, match="N"):
+        SQGConfig(N=n)
