@@ -75,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
             params, side = conversion.read_weights(given.weights, config, given.lead_time)
             own_statistics = statistics(config, given.statistics)
         conversion.write(given.out, config, params, own_statistics, given.weights_only)
-        record.write(given.out, "convert_checkpoint.py", arguments, config)
+        if not given.weights_only:  # those are to be given away, and name no folder of this machine
+            record.write(given.out, "convert_checkpoint.py", arguments, config)
         print(f"{vit.count_parameters(config.vit):,} parameters, with vit.num_heads = {config.vit.num_heads} as given")
         if side != config.vit.side:
             print(f"positions: from {side} x {side} patches to {config.vit.side} x {config.vit.side}")
