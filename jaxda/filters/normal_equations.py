@@ -27,6 +27,8 @@ MANY = 200
 BUDGET = 2**27
 #: columns at once on a CPU
 IN_CACHE = 64
+#: times the median of w |y|^2 (or 1, if that is more) that an observation may have where convolutions are taken
+MOST = 1e4
 #: pairs of members whose convolutions are done at once
 PAIRS = 10
 
@@ -72,8 +74,15 @@ def convolved(
             nothing was observed.
         power: of the taper, `()`.
         axis: of the mesh whose devices share the pairs, as for `over_columns`.
+
+    An observation of over MOST times the usual information counts as one of MOST times: in single precision its
+    rounding would else spoil G everywhere (NaN from 10^8 times on).
     """
     m, grid = y.shape[-1], geometry.columns
+    # one datum far more precise than all others would leave them nothing but its rounding, wherever they are
+    told = precision * (y**2).sum(-1)
+    usual = jnp.nan_to_num(jnp.nanmedian(jnp.where(precision > 0, told, jnp.nan)))
+    precision = precision * jnp.minimum(1.0, MOST * jnp.maximum(usual, 1.0) / jnp.where(told > 0, told, 1.0))
     axes = tuple(range(-len(grid), 0))
     taper = jnp.asarray(taper_on_grid(geometry, cutoff), y.dtype) ** power
     symbol = jnp.fft.rfftn(taper, axes=axes).real  # the taper is even

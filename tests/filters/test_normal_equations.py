@@ -90,3 +90,17 @@ def test_batches_keep_within_the_budget_and_what_is_asked_for(monkeypatch):
 def test_reach_is_what_a_column_gathers():
     neighbours = make_neighbours(PLANE, on_grid(PLANE), 1700.0)
     assert normal_equations.reach_of(neighbours) == neighbours(jnp.zeros(1, int))[0].shape[-1]
+
+
+@pytest.mark.parametrize(("most", "tolerance"), [(1e4, 3e-3), (1e9, np.inf)])
+def test_a_datum_far_more_precise_than_others_leaves_them_finite(monkeypatch, most, tolerance):
+    """Up to MOST times as precise as usual it is what gathers make of it, in single precision."""
+    ensemble, observation = case(PLANE, members=6)
+    precision = np.where(observation.precision > 0, 1.0, 0.0)
+    precision[0, 3, 3] = most
+    given = jax.random.key(1), ensemble.astype(np.float32), Observation(observation.values, precision)
+    by_gathers = np.asarray(jax.jit(FILTERS["letkf"](PLANE, None))(*given))
+    monkeypatch.setattr(normal_equations, "MANY", 1)
+    by_convolution = np.asarray(jax.jit(FILTERS["letkf"](PLANE, None))(*given))
+    assert np.isfinite(by_convolution).all()
+    assert np.abs(by_convolution - by_gathers).max() < tolerance
