@@ -18,8 +18,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as _dataclass
 
+from jaxda.shown import as_typed
+
 #: What pydantic adds to a field's path: the branch of a union that it tried.
-_BRANCHES = {"sqg", "lorenz96", "local-score", "letkf", "ensf", "free-run", "observations-only", "climatology"}
+_BRANCHES = {"sqg", "lorenz96", "local-score", "letkf", "ensf", "own", "free-run", "observations-only", "climatology"}
 _BRANCHES |= {"constrained-float", "constrained-int", "function-after", "tuple", "float", "int", "bool"}
 _BRANCHES |= {"line", "season", ""}  # the last is left of what follows a key that a table may not have, [key]
 #: A kind that each table may have.
@@ -41,7 +43,8 @@ Length = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 
 
 def settings(cls):
-    """Make `cls` a frozen, keyword-only dataclass whose fields pydantic checks."""
+    """Make `cls` a frozen, keyword-only dataclass whose fields pydantic checks, and which shows what is not default."""
+    cls.__repr__ = as_typed
     return _dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
 
 

@@ -30,6 +30,7 @@ from jaxda.output.training_log import TrainingLog
 from jaxda.parallel import sharding
 from jaxda.parallel.sharding import Layout, ParallelConfig
 from jaxda.settings import Count, NonNegative, Positive, Seed, described, difference, one_line, settings
+from jaxda.shown import in_brief
 from jaxda.sources import Source
 from jaxda.training import dataset, flops, simulator, trainer
 from jaxda.training.dataset import DataConfig, Series, Statistics
@@ -210,6 +211,8 @@ class Trained(NamedTuple):
     statistics: Statistics
     params: Any
     step: int
+
+    __repr__ = in_brief
 
 
 def load(folder: str | Path, which: Literal["best", "last"] = "best", sharding=None) -> Trained:

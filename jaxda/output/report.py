@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import io
 import json
 import math
 import platform
@@ -204,6 +205,13 @@ def realtime_table(rows: Iterable[tuple[float, float, float]]) -> Table:
     for first, *errors in [*rows, ("mean", *(statistics.fmean(values) if values else math.nan for values in means))]:
         table.add_row(first if isinstance(first, str) else f"{first:g}", *(f"{error:.3f}" for error in errors))
     return table
+
+
+def text_of(table: Table) -> str:
+    """A table as text, of its own width."""
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console.print(table)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
 
 def print_lines(lines: Iterable[object]) -> None:
