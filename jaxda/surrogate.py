@@ -296,7 +296,8 @@ def train(
                 )
             data, now = after, time.perf_counter()
             rates = flops.rates(samples * (done - mark[0]), work * (done - mark[0]), now - mark[1], peak)
-            report(done, f"loss {loss:.4f}, {flops.in_words(rates)}")
+            score = f"RMSE {rows[-1]['rmse_1']:.3f} K, " if rows else ""
+            report(done, f"loss {loss:.4f}, {score}{flops.in_words(rates)}")
             rate = float(metrics.learning_rate)
             if done % own.log_every == 0:
                 norm = float(metrics.gradient_norm)

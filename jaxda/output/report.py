@@ -207,9 +207,15 @@ def realtime_table(rows: Iterable[tuple[float, float, float]]) -> Table:
     return table
 
 
+def last_scores(scores, unit: str) -> str:
+    """RMSE and spread of the analyses, means over some cycles, in a few words for a progress bar."""
+    rmse, spread = (statistics.fmean(map(float, series)) for series in (scores.rmse_a, scores.spread_a))
+    return f"RMSE {rmse:.3f}, spread {spread:.3f} {unit}" if unit != "1" else f"RMSE {rmse:.3f}, spread {spread:.3f}"
+
+
 def text_of(table: Table) -> str:
     """A table as text, of its own width."""
-    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console = Console(file=io.StringIO(), width=200, color_system=None, force_jupyter=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
