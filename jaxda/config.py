@@ -20,6 +20,7 @@ from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, Observatio
 from jaxda.filters.ensf import EnSFConfig
 from jaxda.filters.letkf import LETKFConfig
 from jaxda.filters.local_score import LocalScoreConfig
+from jaxda.filters.own import OwnConfig
 from jaxda.models import forcing
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
@@ -31,7 +32,13 @@ from jaxda.twin import InitialConfig, ShockConfig
 
 ModelConfig = Annotated[SQGConfig | Lorenz96Config, Field(discriminator="kind")]
 FilterConfig = Annotated[
-    LocalScoreConfig | LETKFConfig | EnSFConfig | FreeRunConfig | ObservationsOnlyConfig | ClimatologyConfig,
+    LocalScoreConfig
+    | LETKFConfig
+    | EnSFConfig
+    | FreeRunConfig
+    | ObservationsOnlyConfig
+    | ClimatologyConfig
+    | OwnConfig,
     Field(discriminator="kind"),
 ]
 Change = dict[str, float | int | bool]

@@ -28,6 +28,7 @@ from jaxda.numerics import timestep
 from jaxda.observations import Operator
 from jaxda.parallel.mesh import over_members
 from jaxda.settings import one_line
+from jaxda.shown import in_brief
 from jaxda.surrogate import SurrogateConfig, Trained, apply_of, model_of
 from jaxda.training import online
 from jaxda.training.dataset import HOURS_PER_DAY, DataConfig, Statistics
@@ -51,6 +52,8 @@ class Forecaster(NamedTuple):
     forecast: twin.ModelForecast
     learn: twin.Learn | None = None
     placed: Any = None
+
+    __repr__ = in_brief
 
 
 def make_advance(config: ExperimentConfig) -> Callable[[Array], Array]:

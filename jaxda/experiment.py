@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxda import coupling, limits, observations, twin
 from jaxda.config import ExperimentConfig, FilterConfig
 from jaxda.coupling import Forecaster
-from jaxda.filters import baselines, ensf, letkf, local_score
+from jaxda.filters import baselines, ensf, letkf, local_score, own
 from jaxda.filters.baselines import Climate
 from jaxda.filters.localization import Geometry
 from jaxda.numerics import spectral, timestep
@@ -31,6 +31,7 @@ from jaxda.observations import Operator
 from jaxda.output import netcdf
 from jaxda.parallel.launch import from_first
 from jaxda.parallel.mesh import jitted, member_mesh
+from jaxda.shown import in_brief
 from jaxda.training.online import Learned
 from jaxda.truth import MODELS, make_truth_advance, steps_in, stored_nature
 from jaxda.twin import Coupled
@@ -63,6 +64,8 @@ class World:
     observe: twin.Observe
     key: Array
 
+    __repr__ = in_brief
+
     def seen_by(self, settings: FilterConfig) -> Array:
         """The truth that a filter with these settings observes and is scored against, `(cycles, *shape)`."""
         return self.truth if settings.shocks else self.calm
@@ -86,6 +89,8 @@ class Chunk(NamedTuple):
     coupled: Coupled
     seconds: float
 
+    __repr__ = in_brief
+
     @property
     def done(self) -> int:
         """Cycles done with it."""
@@ -105,6 +110,8 @@ class Record:
     seconds: float
     seconds_per_cycle: float
     learned: Learned | None = None
+
+    __repr__ = in_brief
 
     def mean(self, name: str, last: float = 1.0) -> float:
         """Mean of one score over the last part of the cycles."""
@@ -278,6 +285,7 @@ def make_filter(config: ExperimentConfig, name: str, operator: Operator, climate
         "free-run": baselines.make_free_run,
         "observations-only": lambda: baselines.make_observations_only(operator, climate),
         "climatology": lambda: baselines.make_climatology(operator, climate),
+        "own": own.make_analysis,
     }
     try:
         mesh = mesh_of(config, name)
@@ -368,5 +376,5 @@ def _status(config: ExperimentConfig, world: World, name: str, record: Record) -
     if not np.isfinite(record.scores).all():
         return "non-finite"
     climate_error = config.kelvin * float(jnp.sqrt(world.climate.variance.mean()))
-    is_filter = config.filters[name].kind in ("local-score", "letkf", "ensf")
+    is_filter = config.filters[name].kind in ("local-score", "letkf", "ensf", "own")
     return "diverged" if is_filter and record.mean("rmse_a", 1 / 3) > climate_error else "ok"

@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 
 from jaxda.settings import Count, Fraction, Length, Positive, Seed, described, settings
+from jaxda.shown import in_brief
 
 
 class Observation(NamedTuple):
@@ -31,6 +32,8 @@ class Observation(NamedTuple):
 
     values: Array
     precision: Array
+
+    __repr__ = in_brief
 
 
 @settings
@@ -101,6 +104,8 @@ class Operator:
     positions: np.ndarray | None = None
     _corners: np.ndarray | None = field(init=False, repr=False, default=None)
     _weights: np.ndarray | None = field(init=False, repr=False, default=None)
+
+    __repr__ = in_brief
 
     def __post_init__(self):
         if self.positions is not None:

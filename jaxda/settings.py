@@ -18,8 +18,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as _dataclass
 
+from jaxda.shown import as_typed
+
 #: What pydantic adds to a field's path: the branch of a union that it tried.
-_BRANCHES = {"sqg", "lorenz96", "local-score", "letkf", "ensf", "free-run", "observations-only", "climatology"}
+_BRANCHES = {"sqg", "lorenz96", "local-score", "letkf", "ensf", "own", "free-run", "observations-only", "climatology"}
 _BRANCHES |= {"constrained-float", "constrained-int", "function-after", "tuple", "float", "int", "bool"}
 _BRANCHES |= {"line", "season", ""}  # the last is left of what follows a key that a table may not have, [key]
 #: A kind that each table may have.
@@ -41,7 +43,8 @@ Length = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 
 
 def settings(cls):
-    """Make `cls` a frozen, keyword-only dataclass whose fields pydantic checks."""
+    """Make `cls` a frozen, keyword-only dataclass whose fields pydantic checks, and which shows what is not default."""
+    cls.__repr__ = as_typed
     return _dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
 
 
@@ -90,12 +93,23 @@ def difference(one, other, name: str = "") -> tuple[str, Any, Any] | None:
     return None if one == other else (name, one, other)
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """The description as it is written; after each option its default, where its text does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        takes_none = not action.option_strings or action.nargs == 0 or action.required or default is argparse.SUPPRESS
+        if takes_none or "default:" in text:
+            return text
+        shown = ",".join(map(str, default)) if isinstance(default, list) else default
+        return f"{text} (default: {'none' if shown in (None, '') else str(shown).replace('%', '%%')})"
+
+
 class Parser(argparse.ArgumentParser):
     """A command line whose mistakes are ValueErrors of one line, in place of argparse's usage text."""
 
     def __init__(self, name: str, description: str, **more):
-        text = argparse.RawDescriptionHelpFormatter
-        super().__init__(name, description=description, formatter_class=text, allow_abbrev=False, **more)
+        super().__init__(name, description=description, formatter_class=_Help, allow_abbrev=False, **more)
 
     def error(self, message: str):
         """Raise what argparse complains of."""

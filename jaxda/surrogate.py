@@ -30,6 +30,7 @@ from jaxda.output.training_log import TrainingLog
 from jaxda.parallel import sharding
 from jaxda.parallel.sharding import Layout, ParallelConfig
 from jaxda.settings import Count, NonNegative, Positive, Seed, described, difference, one_line, settings
+from jaxda.shown import in_brief
 from jaxda.sources import Source
 from jaxda.training import dataset, flops, simulator, trainer
 from jaxda.training.dataset import DataConfig, Series, Statistics
@@ -211,6 +212,8 @@ class Trained(NamedTuple):
     params: Any
     step: int
 
+    __repr__ = in_brief
+
 
 def load(folder: str | Path, which: Literal["best", "last"] = "best", sharding=None) -> Trained:
     """A trained surrogate from the folder that a training wrote, or from the `checkpoints` in it.
@@ -293,7 +296,8 @@ def train(
                 )
             data, now = after, time.perf_counter()
             rates = flops.rates(samples * (done - mark[0]), work * (done - mark[0]), now - mark[1], peak)
-            report(done, f"loss {loss:.4f}, {flops.in_words(rates)}")
+            score = f"RMSE {rows[-1]['rmse_1']:.3f} K, " if rows else ""
+            report(done, f"loss {loss:.4f}, {score}{flops.in_words(rates)}")
             rate = float(metrics.learning_rate)
             if done % own.log_every == 0:
                 norm = float(metrics.gradient_norm)

@@ -21,6 +21,7 @@ from jaxda import diagnostics
 from jaxda.filters.inflation import spread
 from jaxda.observations import Observation, given
 from jaxda.settings import Fraction, Positive, described, settings
+from jaxda.shown import in_brief
 
 Forecast = Callable[[Array, Array], Array]
 #: (key, number of the cycle, model, ensemble) -> the forecast, and how many members had to be replaced in it
@@ -47,6 +48,8 @@ class Scores(NamedTuple):
     rejected: Array
     replaced: Array
 
+    __repr__ = in_brief
+
 
 class Fields(NamedTuple):
     """Analyses of each cycle: mean and spread `(T, *shape)`, members `(T, M, *shape)` or None."""
@@ -54,6 +57,8 @@ class Fields(NamedTuple):
     mean: Array
     spread: Array
     members: Array | None
+
+    __repr__ = in_brief
 
 
 class Keys(NamedTuple):
@@ -63,6 +68,8 @@ class Keys(NamedTuple):
     analysis: Array
     forecast: Array
     learn: Array
+
+    __repr__ = in_brief
 
 
 def keys(key: Array, number: int | Array) -> Keys:
@@ -76,6 +83,8 @@ class Coupled(NamedTuple):
 
     ensemble: Array
     model: Any
+
+    __repr__ = in_brief
 
     @property
     def parts(self) -> dict[str, Any]:

@@ -22,6 +22,8 @@ vit-train is a training step and vit-forecast a forecast of all members by a vis
 forecast; "of product" is to a plain matrix product of the same type. --search BATCHES tries training steps of these
 batches with every way of rematerialisation, --heatmap FILE.png draws TFLOP/s over --widths, --heads-list and --ratios
 (Yin et al. 2024, SC24, Fig. 5).
+
+Exit status: 0; 2 for bad input, said in one line.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def parser() -> Parser:
     text = "keep the weights alone: enough for forecasts, a quarter of the size"
     own.add_argument("--weights-only", action="store_true", help=text)
     text = "what the model was given in its training for a lead of the first of data.lead_hours"
-    own.add_argument("--lead-time", type=float, help=f"{text} (default: that lead in days)")
+    own.add_argument("--lead-time", type=float, help=f"{text} [days] (default: that lead)")
     return own
 
 

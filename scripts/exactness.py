@@ -11,6 +11,8 @@ repetition. The table has, each with its Monte Carlo standard error,
 
 "< x": nothing is seen at two standard errors, and the bias is less than x at two. --out keeps the measures themselves:
 `mean`, `covariance`, `mean_mse` and `covariance_mse` are squares there, and may be negative where the error is none.
+
+Exit status: 0; 2 for bad input, said in one line.
 """
 
 from __future__ import annotations
@@ -105,10 +107,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("exactness.py", __doc__, epilog=known)
     parser.add_argument("--filters", type=names_of(FILTERS), default=list(FILTERS), help="which (default: all)")
     parser.add_argument("--problems", type=names_of(PROBLEMS), default=list(PROBLEMS), help="which (default: all)")
-    parser.add_argument("--members", type=numbers(2), default=[20], help="ensemble sizes (default: 20) [1]")
-    parser.add_argument("--steps", type=numbers(1), default=[100], help="pseudo-time steps (default: 100) [1]")
-    parser.add_argument("--repetitions", type=number(3), default=64, help="new ensembles (default: 64) [1]")
-    parser.add_argument("--seed", type=number(0), default=0, help="of everything random (default: 0) [1]")
+    parser.add_argument("--members", type=numbers(2), default=[20], help="ensemble sizes [1]")
+    parser.add_argument("--steps", type=numbers(1), default=[100], help="pseudo-time steps [1]")
+    parser.add_argument("--repetitions", type=number(3), default=64, help="new ensembles [1]")
+    parser.add_argument("--seed", type=number(0), default=0, help="of everything random [1]")
     parser.add_argument("--out", type=place, help="CSV file to write")
     try:
         given = parser.parse_args(arguments)

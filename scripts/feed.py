@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("feed.py", __doc__)
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/realtime.toml")
     parser.add_argument("--to", metavar="FOLDER", type=place, required=True, help="where the files go")
-    parser.add_argument("--every", type=seconds, default=0.0, help="between two cycles' files [s] (0: all at once)")
+    parser.add_argument("--every", type=seconds, default=0.0, help="between two cycles' files [s]; 0: all at once")
     parser.add_argument("--disturb", metavar="KINDS", default="", help="what goes wrong, separated by commas")
     parser.add_argument("--score", metavar="RUN", type=place, help="folder of scripts/realtime.py: print its errors")
     try:

@@ -35,13 +35,17 @@ def make_parser() -> Parser:
     add("folder", type=place, metavar="FOLDER", help="a training's output, such as runs/vit_tiny")
     add("--start", metavar="FILE[:NUMBERS]", help="states to start from (default: the training's, held out)")
     add("--experiment", metavar="NAME", help="whose analyses to start from, of several in an analysis.nc")
-    add("--starts", type=count, help=f"start times, spread evenly (default: {starts.STARTS}; of ensembles: the last)")
-    add("--members", type=count, help="how many members of an ensemble (default: all)")
-    add("--steps", type=count, default=40, help="leads to forecast (default: 40)")
+    add(
+        "--starts",
+        type=count,
+        help=f"start times, evenly spread [1] (default: {starts.STARTS}; ensembles: the last)",
+    )
+    add("--members", type=count, help="members of an ensemble [1] (default: all)")
+    add("--steps", type=count, default=40, help="leads to forecast [1]")
     add("--lead-hours", type=float, metavar="H", help="one of the surrogate's lead times [h] (default: its first)")
     add("--truth", choices=["sqg", "file"], default="sqg", help="SQG from the same states, or the file's later ones")
-    add("--which", choices=["best", "last"], default="best", help="checkpoint (default: best)")
-    add("--save-every", type=count, metavar="K", help="leads between fields kept (default: as fit in 256 MiB)")
+    add("--which", choices=["best", "last"], default="best", help="of the checkpoints")
+    add("--save-every", type=count, metavar="K", help="leads between fields kept [1] (default: as fit in 256 MiB)")
     add("--out", type=place, help="folder to write, new or empty (default: runs/forecast-NAME OF FOLDER)")
     return parser
 

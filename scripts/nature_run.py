@@ -1,5 +1,10 @@
 #!/usr/bin/env python
-"""Integrate SQG turbulence from noise, or on from a file, and write a nature run and its energy spectrum."""
+"""A long SQG run to NetCDF: python scripts/nature_run.py --out FILE.nc [--N 128 --days 300 ...] [--resume].
+
+Integrates from noise, or on from a file, and writes a nature run and its energy spectrum.
+
+Exit status: 0; 2 for bad input, said in one line; 1 for a run that failed; 130 if it was interrupted.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +39,7 @@ def make_parser() -> Parser:
     """The options of a run, and one for each field of SQGConfig."""
     parser = Parser("nature_run.py", __doc__)
     add = parser.add_argument
-    add("--days", type=float, default=150.0, help="length of what is saved [days] (default: 150)")
+    add("--days", type=float, default=150.0, help="length of what is saved [days]")
     add("--interval-hours", type=float, help="time between saved states [h] (default: 12, or the restart file's)")
     add("--spinup-days", type=float, help="time from the noise to the first saved state [days] (default: 100)")
     add("--seed", type=int, help="seed of the noise [1] (default: 0)")

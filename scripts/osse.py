@@ -65,7 +65,7 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
             with resuming.Progress(config, out, name) as progress:
 
                 def keep(chunk, name=name, progress=progress):
-                    advance(len(chunk.scores.rmse_a), name)
+                    advance(len(chunk.scores.rmse_a), name, report.last_scores(chunk.scores, config.unit))
                     if file and chunk.fields is not None:
                         file.write(name, chunk.first, chunk.fields.mean, chunk.fields.spread, chunk.fields.members)
                     progress.save(chunk)

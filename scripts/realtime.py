@@ -91,11 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/realtime.toml")
     parser.add_argument("--watch", type=place, required=True, help="folder that observation files arrive in")
     parser.add_argument("--out", type=place, help="folder, new or of this run (default: runs/NAME OF CONFIG)")
-    parser.add_argument("--filter", help="which filter, where the configuration has several")
-    every = "from cycle to cycle on the clock [s] (interval_hours); 0: a cycle is due when the one before is done"
+    parser.add_argument("--filter", help="which filter, where the configuration has several (default: its only one)")
+    every = "from cycle to cycle on the clock [s] (default: interval_hours); 0: due when the one before is done"
     parser.add_argument("--every", type=seconds, help=every)
-    parser.add_argument("--grace", type=seconds, default=60.0, help="wait for a file when its cycle is due [s] (60)")
-    parser.add_argument("--poll", type=seconds, default=0.2, help="between two looks at the folder [s] (0.2)")
+    parser.add_argument("--grace", type=seconds, default=60.0, help="wait for a file when its cycle is due [s]")
+    parser.add_argument("--poll", type=seconds, default=0.2, help="between two looks at the folder [s]")
     try:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))

@@ -46,9 +46,13 @@ def parser() -> Parser:
     own.add_argument("configs", nargs="*", metavar="CONFIG", help="files of trainings or of experiments")
     own.add_argument("--devices", type=at_least(1), default=1024, help="that the programs are for [1]")
     own.add_argument("--base", type=at_least(1), default=8, help="devices that efficiencies are against [1]")
-    own.add_argument("--machine", default=MACHINE, metavar="FILE.toml", help="default: configs/machines/frontier.toml")
-    own.add_argument("--strategies", default="", help=f"with commas between, or all: {', '.join(STRATEGIES)}")
-    own.add_argument("--filters", default="", help="of an experiment, with commas between; all but baselines")
+    own.add_argument(
+        "--machine", default=MACHINE, metavar="FILE.toml", help="machine (default: configs/machines/frontier.toml)"
+    )
+    own.add_argument(
+        "--strategies", default="", help=f"with commas between, or all: {', '.join(STRATEGIES)} (default: the file's)"
+    )
+    own.add_argument("--filters", default="", help="of an experiment, with commas between (default: all but baselines)")
     own.add_argument("--samples", type=at_least(1), default=1, help="on each device [1]")
     own.add_argument("--overlap", choices=OVERLAPS, default="pipelined", help="what is assumed for the choice")
     own.add_argument("--values", metavar="FIELD=A,B,...", help="one plan for each value")

@@ -42,7 +42,7 @@ def run(config: surrogate.SurrogateConfig, out: Path, words: list[str] | None) -
 
         def said(step: int, text: str) -> None:
             nonlocal done
-            advance(max(step - done, 0), text)
+            advance(max(step - done, 0), scores=text)
             done = max(step, done)
 
         keep = lambda: record.write(out, "train_vit.py", words, config)

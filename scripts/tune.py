@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/partial.toml")
     parser.add_argument("--filter", required=True, metavar="NAME", help="which of its filters")
     parser.add_argument("--values", action="append", default=[], metavar="FIELD=A,B,...", help="a field's values")
-    parser.add_argument("--trials", type=int, default=50, help="how many at most (default: 50)")
+    parser.add_argument("--trials", type=int, default=50, help="combinations tried, at most [1]")
     parser.add_argument("--out", type=place, help="folder, new or of the same search (default: runs/tune-CONFIG-NAME)")
     try:
         given, rest = parser.parse_known_args(arguments)

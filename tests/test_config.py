@@ -14,6 +14,7 @@ from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, Observatio
 from jaxda.filters.ensf import EnSFConfig
 from jaxda.filters.letkf import LETKFConfig
 from jaxda.filters.local_score import LocalScoreConfig
+from jaxda.filters.own import OwnConfig
 from jaxda.models.forcing import LineConfig, SeasonConfig
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
@@ -386,6 +387,7 @@ CLASSES = {
         FreeRunConfig,
         ObservationsOnlyConfig,
         ClimatologyConfig,
+        OwnConfig,
     ],
     "output.": [configuration.OutputConfig],
     "surrogate.": [configuration.CouplingConfig],

@@ -35,3 +35,15 @@ def test_the_package_and_a_start_begin_no_device(start):
     """Devices begin with the first array: before it a script still chooses how many there are."""
     program = f"import jaxda; {start}from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
     assert said(program) == ["False"]
+
+
+def test_modules_are_there_when_they_are_used_and_completed_before():
+    program = "import sys, jaxda; print('jax' in sys.modules, jaxda.models.sqg.SQGConfig(N=16).N, *dir(jaxda))"
+    jax_there, n, *names = said(program)
+    assert (jax_there, n) == ("False", "16")
+    assert {"twin", "filters", "observations", "compare", "models"} <= set(names)
+
+
+def test_what_is_no_module_is_no_attribute():
+    program = "import jaxda; print(hasattr(jaxda, 'nothing'), hasattr(jaxda.models, 'sqgg'), hasattr(jaxda, '_x'))"
+    assert said(program) == ["False", "False", "False"]

@@ -1,1 +1,5 @@
 """What scripts/bench.py times."""
+
+from jaxda import lazy
+
+__getattr__, __dir__ = lazy.modules_of(__name__, __path__)

@@ -15,6 +15,7 @@ from jax import Array
 from jaxda.filters.inflation import deviations
 from jaxda.observations import Observation, Operator, cleaned, likelihood_score, stiffness
 from jaxda.settings import FilterSettings, described, settings
+from jaxda.shown import in_brief
 
 
 @settings
@@ -44,6 +45,8 @@ class Climate(NamedTuple):
     mean: Array
     variance: Array
     states: Array | None = None
+
+    __repr__ = in_brief
 
 
 def make_free_run():

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from jaxda.numerics import timestep
 from jaxda.settings import Positive, described, settings
+from jaxda.shown import in_brief
 
 #: Lorenz (1996) matches one time unit to five days of the atmosphere.
 HOURS_PER_TIME_UNIT = 120.0
@@ -68,6 +69,8 @@ class Lorenz96Params:
 
     forcing: Array
     dt: Array
+
+    __repr__ = in_brief
 
 
 def make_params(config: Lorenz96Config, dtype=None) -> Lorenz96Params:

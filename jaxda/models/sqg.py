@@ -37,6 +37,7 @@ from pydantic import AfterValidator, Field, model_validator
 from jaxda.models import sqg_packed
 from jaxda.numerics import spectral, timestep
 from jaxda.settings import NonNegative, Positive, described, settings
+from jaxda.shown import in_brief
 
 DAY = 86400.0
 #: N -> (time step [s], hyperdiffusion e-folding time [s]) of the published configurations.
@@ -189,6 +190,8 @@ class SQGParams:
     n: int
     n_fine: int
 
+    __repr__ = in_brief
+
 
 class Forcing(NamedTuple):
     """The parameters that may change with time, under their names in `SQGConfig`: `()`, or series `(T,)`."""
@@ -196,6 +199,8 @@ class Forcing(NamedTuple):
     U: Array
     r: Array
     tdiab: Array
+
+    __repr__ = in_brief
 
 
 def jet(config: SQGConfig) -> np.ndarray:

@@ -26,6 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxda.shown import in_brief
+
 
 @partial(
     jax.tree_util.register_dataclass,
@@ -48,6 +50,8 @@ class PackedParams:
     wavenumber_squared: Array
     weight: Array
     n_fine: int
+
+    __repr__ = in_brief
 
 
 def _places(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

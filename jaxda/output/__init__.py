@@ -2,6 +2,10 @@
 
 import os
 
+from jaxda import lazy
+
 # Somebody who looks at a file while it grows must not stop the run that writes it; and Lustre and NFS often lack locks.
 # HDF5 reads this once, when netCDF4 is first imported.
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
+
+__getattr__, __dir__ = lazy.modules_of(__name__, __path__)

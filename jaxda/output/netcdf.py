@@ -29,6 +29,7 @@ from jaxda import __version__
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
 from jaxda.settings import one_line
+from jaxda.shown import in_brief
 
 TIME_UNITS = "seconds since 2000-01-01 00:00:00"
 AXES = {
@@ -65,6 +66,8 @@ class NatureRun(NamedTuple):
     config: SQGConfig
     times: np.ndarray
     dtype: np.dtype
+
+    __repr__ = in_brief
 
 
 @contextmanager

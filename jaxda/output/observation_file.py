@@ -22,6 +22,7 @@ from jaxda.models.sqg import SQGConfig
 from jaxda.output import netcdf
 from jaxda.output.atomic import replacing
 from jaxda.output.netcdf import AXES, TIME_UNITS, FileError
+from jaxda.shown import in_brief
 
 #: operator -> unit of its values
 UNITS = {"scaled": "K", "arctan": "1", "identity": "m s-1"}
@@ -40,6 +41,8 @@ class Observations(NamedTuple):
     values: np.ndarray
     errors: np.ndarray
     positions: np.ndarray
+
+    __repr__ = in_brief
 
 
 def write(path: str | Path, config: SQGConfig, operator: str, observations: Observations) -> None:

@@ -1,4 +1,4 @@
-"""A progress bar on terminals; one line, when done, in log files. Of several processes the first shows it."""
+"""A progress bar on terminals; in log files a line a minute, and one when done. The first process alone shows it."""
 
 from __future__ import annotations
 
@@ -22,34 +22,64 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def bar(name: str, total: float, unit: str, console: Console | None = None) -> Iterator[Callable[..., None]]:
-    """Show how far a piece of work is, with its rate and the time that remains, on standard error.
+def bar(
+    name: str, total: float, unit: str, console: Console | None = None, every: float = 60.0
+) -> Iterator[Callable[..., None]]:
+    """Show how far a piece of work is, with its rate, the time that remains and the last scores, on standard error.
+
+    Where that is no terminal, a line says so every minute, and one at the end what it took.
 
     Args:
         name: what is done.
         total: amount of it, in `unit`.
         unit: plural, for instance "days".
         console: where to write; for tests.
+        every: time between two lines where that is no terminal [s].
 
     Yields:
-        `advance(amount, name=None)`: report an amount done since the last call, and what is done from here on.
+        `advance(amount, name=None, scores=None)`: report an amount done since the last call, what is done from here on,
+        and text with the last scores.
     """
     if not launch.is_first():
-        yield lambda amount, name=None: None
+        yield lambda amount, name=None, scores=None: None
         return
     console = console or Console(stderr=True)
     if not console.is_terminal:
-        began = time.perf_counter()
-        yield lambda amount, name=None: None
-        seconds = time.perf_counter() - began
-        rate = f"{total / seconds:.3g} {unit}/s"
-        console.print(f"{name}: {total:g} {unit} in {seconds:.1f} s ({rate})", highlight=False, soft_wrap=True)
+        with _lines(name, total, unit, console, every) as advance:
+            yield advance
         return
     amount = TextColumn("{task.completed:.4g}/{task.total:.4g} {task.fields[unit]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), amount, _Rate(), TimeRemainingColumn())
+    scores = TextColumn("{task.fields[scores]}", markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, _Rate(), TimeRemainingColumn(), scores)
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(name, total=total, unit=unit)
-        yield lambda amount, name=None: progress.update(task, advance=amount, description=name)
+        task = progress.add_task(name, total=total, unit=unit, scores="")
+
+        def advance(amount: float, name: str | None = None, scores: str | None = None) -> None:
+            own = {} if scores is None else {"scores": scores}
+            progress.update(task, advance=amount, description=name, **own)
+
+        yield advance
+
+
+@contextmanager
+def _lines(name: str, total: float, unit: str, console: Console, every: float) -> Iterator[Callable[..., None]]:
+    """The bar of a log file: a line now and then, and one at the end."""
+    say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+    began = said = time.perf_counter()
+    done, part, last = 0.0, name, ""
+
+    def advance(amount: float, name: str | None = None, scores: str | None = None) -> None:
+        nonlocal done, part, last, said
+        done, part, last, now = done + amount, name or part, last if scores is None else scores, time.perf_counter()
+        if now - said < every or not 0.0 < done < total:
+            return
+        said, rest = now, (now - began) * (total - done) / done
+        speed = f"{done / (now - began):.3g} {unit}/s, {rest:.0f} s remain"
+        say(f"{part}: {done:.4g}/{total:.4g} {unit}, {speed}{last and f', {last}'}")
+
+    yield advance
+    seconds = time.perf_counter() - began
+    say(f"{name}: {total:g} {unit} in {seconds:.1f} s ({total / seconds:.3g} {unit}/s)")
 
 
 @contextmanager

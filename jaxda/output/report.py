@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import io
 import json
 import math
 import platform
@@ -204,6 +205,19 @@ def realtime_table(rows: Iterable[tuple[float, float, float]]) -> Table:
     for first, *errors in [*rows, ("mean", *(statistics.fmean(values) if values else math.nan for values in means))]:
         table.add_row(first if isinstance(first, str) else f"{first:g}", *(f"{error:.3f}" for error in errors))
     return table
+
+
+def last_scores(scores, unit: str) -> str:
+    """RMSE and spread of the analyses, means over some cycles, in a few words for a progress bar."""
+    rmse, spread = (statistics.fmean(map(float, series)) for series in (scores.rmse_a, scores.spread_a))
+    return f"RMSE {rmse:.3f}, spread {spread:.3f} {unit}" if unit != "1" else f"RMSE {rmse:.3f}, spread {spread:.3f}"
+
+
+def text_of(table: Table) -> str:
+    """A table as text, of its own width."""
+    console = Console(file=io.StringIO(), width=200, color_system=None, force_jupyter=False)
+    console.print(table)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
 
 def print_lines(lines: Iterable[object]) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array
 
 from jaxda.parallel.ranks import Ranks
+from jaxda.shown import in_brief
 
 
 class Scores(NamedTuple):
@@ -33,6 +34,8 @@ class Scores(NamedTuple):
     estimate: Array
     rmse: Array
     spread: Array
+
+    __repr__ = in_brief
 
 
 def first_member(ranks: Ranks, count: int) -> int | Array:

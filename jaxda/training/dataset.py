@@ -24,6 +24,7 @@ from jax import Array
 from pydantic import Field
 
 from jaxda.settings import Count, Fraction, Positive, described, settings
+from jaxda.shown import in_brief
 
 HOURS_PER_DAY = 24.0
 #: states read at a time when statistics are computed
@@ -37,6 +38,8 @@ class Series(NamedTuple):
     interval_hours: float
     read: Callable[[np.ndarray], np.ndarray]
 
+    __repr__ = in_brief
+
     @classmethod
     def of(cls, states: np.ndarray, interval_hours: float) -> Series:
         """A series that is in memory (or mapped to it)."""
@@ -48,6 +51,8 @@ class Statistics(NamedTuple):
 
     mean: np.ndarray
     std: np.ndarray
+
+    __repr__ = in_brief
 
     def normalise(self, x):
         """States `(..., V, N, N)` in units of the standard deviation."""
@@ -76,6 +81,8 @@ class Batch(NamedTuple):
     x: Array
     lead_time: Array
     y: Array
+
+    __repr__ = in_brief
 
 
 @settings

@@ -38,6 +38,7 @@ from jaxda.observations import Observation, Operator, cleaned
 from jaxda.parallel import sharding
 from jaxda.parallel.sharding import Layout, ParallelConfig
 from jaxda.settings import Count, NonNegative, Positive, described, settings
+from jaxda.shown import in_brief
 from jaxda.training import trainer
 from jaxda.training.dataset import Statistics
 from jaxda.training.loss import Apply, roll_out
@@ -112,6 +113,8 @@ class Learner(NamedTuple):
     when: Array
     replay: tuple[Array, Array]
 
+    __repr__ = in_brief
+
 
 class Learned(NamedTuple):
     """Record of one cycle; NaN while there is nothing to learn from.
@@ -128,6 +131,8 @@ class Learned(NamedTuple):
     gain: Array
     drift: Array
     rolled_back: Array
+
+    __repr__ = in_brief
 
 
 class Task(NamedTuple):

@@ -25,6 +25,7 @@ from jaxda import diagnostics
 from jaxda.parallel import sharding
 from jaxda.parallel.sharding import Layout
 from jaxda.settings import Count, Fraction, NonNegative, Positive, Seed, described, settings
+from jaxda.shown import in_brief
 from jaxda.training.loss import Apply, make_loss, roll_out
 
 
@@ -62,6 +63,8 @@ class TrainState(NamedTuple):
     params: Any
     average: Any
     optimizer: Any
+
+    __repr__ = in_brief
 
 
 class Metrics(NamedTuple):

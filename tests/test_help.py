@@ -1,0 +1,58 @@
+"""`--help` of every script: each option with what it is, its unit and its default."""
+
+import argparse
+import re
+
+import calling
+import pytest
+
+from jaxda.settings import Parser
+
+NAMES = sorted(path.stem for path in calling.SCRIPTS.glob("*.py"))
+
+
+class Asked(BaseException):
+    """The parser of a script, caught when it is used; no script catches this."""
+
+
+def parser_of(name):
+    """The parser of a script."""
+
+    def caught(self, *_):
+        raise Asked(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parser, "parse_known_args", caught)
+        with pytest.raises(Asked) as asked:
+            calling.call(calling.script(name))
+    return asked.value.args[0]
+
+
+def takes_numbers(action):
+    kind = action.type
+    makes_numbers = getattr(kind, "__qualname__", "").split(".")[0] in ("at_least", "number", "numbers", "seconds")
+    return kind in (int, float) or makes_numbers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_says_what_it_is_with_unit_and_default(name):
+    parser = parser_of(name)
+    text = parser.format_help()
+    assert text.startswith("usage: ")
+    assert f"scripts/{name}.py" in text, "no example of how to call it"
+    assert "Exit status" in text
+    formatter = parser.formatter_class("x")
+    for action in parser._actions:
+        if action.help == argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
+            continue
+        own = f"{name} {action.option_strings or action.dest}"
+        assert action.help, f"{own}: no help"
+        said = formatter._expand_help(action)
+        if takes_numbers(action):
+            assert re.search(r"\[[\w/^ -]+\]", said), f"{own}: no unit in {said!r}"
+        if action.option_strings and action.nargs != 0 and not action.required and action.default != argparse.SUPPRESS:
+            assert "(default: " in said, f"{own}: no default in {said!r}"
+            assert "%(" not in said
+            shown = re.search(r"\(default: (.*?)\)", said).group(1)
+            if isinstance(action.default, int | float):
+                assert float(shown) == action.default, own
