@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxda.diagnostics import energy_kernel, pair_distance
 from jaxda.filters import baselines, ensf, letkf, local_score
 from jaxda.filters.localization import Geometry
 from jaxda.observations import Observation
@@ -172,38 +173,13 @@ def average(values: np.ndarray) -> Measure:
     return Measure(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)))
 
 
-def distances(x: Array, y: Array) -> Array:
-    """Mean distance `(R, S)` between a member of x[r] and one of y[s], from x `(R, M, d)` and y `(S, K, d)`."""
-    flat = y.reshape(-1, y.shape[-1])
-
-    def one(member):  # one at a time: (M, S K) distances, never all of them
-        square = ((member[:, None] - flat) ** 2).sum(-1)
-        return jnp.sqrt(square).reshape(len(member), *y.shape[:2]).mean((0, 2))
-
-    return jax.lax.map(one, x)
-
-
-def energy_kernel(x: Array, y: Array) -> Array:
-    """Kernel `(R, R)` whose average over r != s is the energy distance of x and y, each `(R, K, d)`.
-
-    Szekely & Rizzo 2013: |x_r - y_s| + |x_s - y_r| - |x_r - x_s| - |y_r - y_s|.
-    """
-    between = distances(x, y)
-    return between + between.T - distances(x, x) - distances(y, y)
-
-
 @jax.jit
 def fair_crps(x: Array, y: Array) -> Array:
     """Fair CRPS `(R,)` of ensembles x `(R, M)`, averaged over draws y `(R, K)`, less that of the law of y.
 
     Ferro 2014: E|X - Y| - E|X - X'|/2 - E|Y - Y'|/2 over pairs of different members.
     """
-
-    def within(a):  # mean distance of pairs: the k-th smallest of n is above k and below n - 1 - k others
-        n = a.shape[-1]
-        rank = 2.0 * jnp.arange(n, dtype=a.dtype) - (n - 1)
-        return 2.0 * (jnp.sort(a) * rank).sum(-1) / (n * (n - 1))
-
+    within = lambda a: pair_distance(a.T)
     return jnp.abs(x[:, :, None] - y[:, None]).mean((1, 2)) - 0.5 * within(x) - 0.5 * within(y)
 
 

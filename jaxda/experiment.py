@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxda import coupling, limits, observations, twin
+from jaxda import coupling, diagnostics, limits, observations, twin
 from jaxda.config import ExperimentConfig, FilterConfig
 from jaxda.coupling import Forecaster
 from jaxda.filters import baselines, ensf, letkf, local_score, own
@@ -329,6 +329,7 @@ def run_filter(
             observe=world.observe,
             analysis=analysis,
             screen=partial(observations.screened, world.operator, limit=config.observations.reject),
+            spectra=diagnostics.make_spectra(config.model, config.precision) if config.model.kind == "sqg" else None,
             scale=config.kelvin,
             keep_members=config.output.members,
         ),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from pydantic import Field
 
@@ -33,11 +34,18 @@ Observe = Callable[[Array, Array], Observation]
 Screen = Callable[[Array, Observation], Observation]
 
 
+#: bins of the spread, ten for each power of ten [unit of the scores]
+SPREADS = np.geomspace(1e-3, 1e3, 61)
+#: the interval whose coverage is a score [1]
+LEVEL = 0.9
+
+
 class Scores(NamedTuple):
     """Scores of each cycle, `(T,)`, in the unit of the states times the scale: forecast (b) and analysis (a).
 
-    `rmse` of the ensemble mean, `spread` and fair `crps` as in `jaxda.diagnostics`; `rejected` counts observations,
-    `replaced` the members that the forecast after the analysis could not be used of.
+    `rmse` and `bias` of the ensemble mean, `spread` and fair `crps` as in `jaxda.diagnostics`; `coverage` is the part
+    of the points whose truth is in the members' central 90 % interval [1]; `rejected` counts observations, `replaced`
+    the members that the forecast after the analysis could not be used of.
     """
 
     rmse_b: Array
@@ -47,16 +55,33 @@ class Scores(NamedTuple):
     crps_a: Array
     rejected: Array
     replaced: Array
+    bias_a: Array
+    coverage_a: Array
+
+
+class Detail(NamedTuple):
+    """What the points of each analysis say about its ensemble, as sums that add up over cycles.
+
+    Attributes:
+        ranks: points of each rank of the truth, `(T, M + 1)` whole numbers.
+        skill: `diagnostics.SpreadSkill` of the bins between `SPREADS`, `(T, B)` each.
+        spectra: of truth, mean, error and spread (`diagnostics.parts_of`), `(T, 4, ...)`; None without a function.
+    """
+
+    ranks: Array
+    skill: diagnostics.SpreadSkill
+    spectra: Array | None
 
     __repr__ = in_brief
 
 
 class Fields(NamedTuple):
-    """Analyses of each cycle: mean and spread `(T, *shape)`, members `(T, M, *shape)` or None."""
+    """Analyses of each cycle: mean and spread `(T, *shape)`, members `(T, M, *shape)` or None, and their detail."""
 
     mean: Array
     spread: Array
     members: Array | None
+    detail: Detail
 
     __repr__ = in_brief
 
@@ -68,6 +93,7 @@ class Keys(NamedTuple):
     analysis: Array
     forecast: Array
     learn: Array
+    ranks: Array
 
     __repr__ = in_brief
 
@@ -75,7 +101,7 @@ class Keys(NamedTuple):
 def keys(key: Array, number: int | Array) -> Keys:
     """The keys of cycle `number` of an experiment's key."""
     own = jax.random.fold_in(key, number)
-    return Keys(*jax.random.split(own, 3), jax.random.fold_in(own, 3))
+    return Keys(*jax.random.split(own, 3), jax.random.fold_in(own, 3), jax.random.fold_in(own, 4))
 
 
 class Coupled(NamedTuple):
@@ -107,6 +133,7 @@ def coupled_cycle(
     analysis: Analysis,
     screen: Screen | None = None,
     learn: Learn | None = None,
+    spectra: Callable[[Array], Array] | None = None,
     first: int | Array = 0,
     scale: float = 1.0,
     keep_members: bool = False,
@@ -119,6 +146,7 @@ def coupled_cycle(
         screen: (forecast, observation) -> the observation that the analysis gets, `observations.screened` for instance;
             None: as it is.
         learn: what the model makes of each analysis before it forecasts; None: nothing.
+        spectra: of a state, such as `diagnostics.make_spectra`; None: none are kept.
         first: number of the first cycle, for the keys.
         scale: of the scores, for instance K for each m/s of PV.
 
@@ -137,7 +165,8 @@ def coupled_cycle(
         if learn is not None:
             model, record = learn(own.learn, number, model, ensemble, posterior, used)
         after, replaced = forecast(own.forecast, number, model, posterior)
-        mean = posterior.mean(0)
+        mean, deviation = posterior.mean(0), spread(posterior)
+        ranks = diagnostics.rank_counts(diagnostics.ranks(own.ranks, posterior, state), len(posterior))
         scores = Scores(
             rmse_b=scale * diagnostics.rmse(ensemble.mean(0), state),
             rmse_a=scale * diagnostics.rmse(mean, state),
@@ -146,8 +175,12 @@ def coupled_cycle(
             crps_a=scale * diagnostics.crps(posterior, state),
             rejected=jnp.sum(given(observation)) - jnp.sum(given(used)),
             replaced=jnp.asarray(replaced),
+            bias_a=scale * diagnostics.bias(mean, state),
+            coverage_a=diagnostics.coverage(ranks, LEVEL).astype(state.dtype),
         )
-        fields = Fields(mean, spread(posterior), posterior if keep_members else None)
+        skill = diagnostics.spread_skill(scale * deviation, scale * (mean - state), jnp.asarray(SPREADS, state.dtype))
+        detail = Detail(ranks, skill, diagnostics.parts_of(spectra, posterior, state) if spectra else None)
+        fields = Fields(mean, deviation, posterior if keep_members else None, detail)
         return Coupled(after, model), (scores, fields, record)
 
     return jax.lax.scan(one, coupled, (first + jnp.arange(len(truth)), truth))

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jaxda import exactness, posteriors
+from jaxda import diagnostics, exactness, posteriors
 from jaxda.exactness import FILTERS
 from jaxda.observations import FUNCTIONS, Observation
 from jaxda.posteriors import PROBLEMS, Mixture
@@ -114,7 +114,7 @@ def test_energy_distance_of_two_gaussians_is_its_closed_form(x64):
     rng = np.random.default_rng(0)
     shift, ratio = 0.6, 1.7
     x, y = rng.normal(shift, ratio, size=(200, 20, 1)), rng.normal(size=(200, 20, 1))
-    found = exactness.u_statistic(np.asarray(exactness.energy_kernel(x, y)))
+    found = exactness.u_statistic(np.asarray(diagnostics.energy_kernel(x, y)))
     s = math.hypot(1.0, ratio)
     between = s * math.sqrt(2 / math.pi) * math.exp(-0.5 * (shift / s) ** 2) + shift * math.erf(shift / s / 2**0.5)
     expected = 2.0 * between - 2.0 * (1.0 + ratio) / math.sqrt(math.pi)
@@ -125,7 +125,7 @@ def test_distances_are_those_of_all_pairs(x64, assert_near):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(3, 4, 5)), rng.normal(size=(2, 6, 5))
     pairs = np.linalg.norm(x[:, None, :, None] - y[None, :, None], axis=-1)
-    assert_near(exactness.distances(x, y), pairs.mean((2, 3)), 1e-12)
+    assert_near(diagnostics.distances(x, y), pairs.mean((2, 3)), 1e-12)
 
 
 def test_the_fair_crps_is_the_average_over_pairs(x64, assert_near):

@@ -31,7 +31,7 @@ from jaxda.output import netcdf
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "osse.py"
 COLUMNS = ["experiment", "cycle", "time_h", "rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a"]
-HEADER = [*COLUMNS, "rejected", "replaced"]
+HEADER = [*COLUMNS, "bias_a", "coverage_a", "rejected", "replaced"]
 SQG = """
 title = "small turbulence"
 members = 6
@@ -291,7 +291,8 @@ def test_the_score_table_is_printed(request, finished):
 @pytest.mark.parametrize("worst", [0, 3])
 def test_rejected_observations_are_in_the_table_where_there_are_any(worst):
     series = np.ones(4)
-    scores = twin.Scores(*[series] * 5, rejected=np.array([0, 0, worst, 0]), replaced=np.zeros(4))
+    counts = {"rejected": np.array([0, 0, worst, 0]), "replaced": np.zeros(4)}
+    scores = twin.Scores(**dict.fromkeys(twin.Scores._fields, series) | counts)
     records = {"EnSF": experiment.Record(scores, "ok", 1.0, 0.1)}
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -302,7 +303,7 @@ def test_rejected_observations_are_in_the_table_where_there_are_any(worst):
 
 def test_rejections_of_a_forecast_that_is_not_finite_are_not_counted():
     counts = {"rejected": np.array([2.0, 40.0, np.nan]), "replaced": np.zeros(3)}
-    scores = twin.Scores(*[np.array([1.0, np.nan, np.nan])] * 5, **counts)
+    scores = twin.Scores(**dict.fromkeys(twin.Scores._fields, np.array([1.0, np.nan, np.nan])) | counts)
     assert experiment.Record(scores, "non-finite", 1.0, 0.1).total("rejected") == 2
 
 

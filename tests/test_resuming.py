@@ -19,6 +19,7 @@ import pytest
 from jaxda import config as configuration
 from jaxda import experiment, resuming
 from jaxda.experiment import Chunk
+from jaxda.output.report import COUNTS
 from jaxda.training.online import Learned
 from jaxda.twin import Coupled, Scores
 
@@ -203,9 +204,11 @@ def series(first, count, bad_from=99):
     """A chunk of a filter whose scores are not finite from a cycle on, and which counts until then."""
     number = np.arange(first, first + count)
     lost = number >= bad_from
-    values = [np.where(lost, np.nan, 0.1 * number + k).astype(np.float32) for k in range(5)]
-    counts = [np.where(lost, np.nan, number + k) if lost.any() else number + k for k in range(2)]
-    scores = Scores(*values, *counts)
+    values = {
+        name: np.where(lost, np.nan, 0.1 * number + k).astype(np.float32) for k, name in enumerate(Scores._fields)
+    }
+    counts = {name: np.where(lost, np.nan, number + k) if lost.any() else number + k for k, name in enumerate(COUNTS)}
+    scores = Scores(**values | counts)
     coupled = Coupled(jnp.full((2, 16), float(first)), None)
     return Chunk(first, scores, None, None, coupled, 0.5)
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from jaxda import text_files
 
-COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a")
+COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a", "bias_a", "coverage_a")
 #: of observations and of members
 COUNTS = ("rejected", "replaced")
 
@@ -241,7 +241,7 @@ class Run(NamedTuple):
 
 
 #: numbers that a table of seeds needs of every filter, as paths into its part of scores.json
-NEEDED = [(part, column) for part in ("all", "last_third") for column in COLUMNS] + [("seconds_per_cycle",)]
+NEEDED = [(part, column) for part in ("all", "last_third") for column in COLUMNS[:5]] + [("seconds_per_cycle",)]
 
 
 def read_json(path: str | Path) -> Run:
