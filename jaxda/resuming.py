@@ -1,12 +1,14 @@
 """How far a run of an experiment is: written while it goes, read where it was interrupted.
 
 Each filter has a folder of checkpoints: the ensemble, what it is forecast with (a surrogate's weights; where it learns
-its optimizer and its window of cycles too), and its records so far. Keys are made of the number of the cycle, so a run
-that goes on gives the numbers of one that was never interrupted.
+its optimizer and its window of cycles too), and its records so far; and files of its analyses, one a chunk, which are
+written before the checkpoint. Keys are made of the number of the cycle, so a run that goes on gives the numbers of one
+that was never interrupted.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import jax
@@ -16,22 +18,76 @@ from jaxda import config as configuration
 from jaxda import twin
 from jaxda.config import ExperimentConfig
 from jaxda.experiment import Chunk, joined
-from jaxda.output import report
-from jaxda.output.checkpoint import Checkpoints
+from jaxda.output import checksums, record, report
+from jaxda.output.analysis_file import AnalysisFile
+from jaxda.output.atomic import replacing
+from jaxda.output.checkpoint import Checkpoints, plain_values
+from jaxda.output.field_parts import FieldParts
 from jaxda.output.netcdf import FileError
+from jaxda.parallel import launch
 from jaxda.settings import difference
 from jaxda.training.online import Learned
 from jaxda.twin import Coupled
 
-#: of the folder of a run: its checkpoints
-FOLDER = "checkpoints"
+#: of the folder of a run: its checkpoints, and what its analyses become
+FOLDER, ANALYSES = "checkpoints", "analysis.nc"
+#: files that a finished run has the checksums of
+OUTPUTS = (ANALYSES, "config.toml", "online.csv", "record.json", "scores.csv", "scores.json")
+
+
+def begun(folder: Path) -> bool:
+    """Whether a folder holds a run to go on with."""
+    return (folder / "config.toml").is_file() or (folder / FOLDER).is_dir()
 
 
 def require_same(config: ExperimentConfig, folder: Path) -> None:
-    """Raise FileError unless the run in a folder has these settings."""
-    wrong = difference(configuration.read(folder / "config.toml"), config)
-    if wrong:
-        raise FileError(f"{folder}: its run was made with another {wrong[0]}; give that again, or another --out")
+    """Raise FileError unless the run in a folder has these settings, and its analyses, if finished, are as written.
+
+    Where config.toml is missing, the checkpoints tell.
+    """
+    if (folder / "config.toml").is_file():
+        wrong = difference(configuration.read(folder / "config.toml"), config)
+        if wrong:
+            cure = "give that again, or another --out, or remove a damaged config.toml"
+            raise FileError(f"{folder}: its run was made with another {wrong[0]}; {cure}")
+    else:
+        for path in sorted((folder / FOLDER).glob("*")):
+            for meta in plain_values(path):
+                record.require_settings(meta, config, path)
+    if (folder / ANALYSES).is_file() and (folder / checksums.NAME).is_file():
+        wrong = checksums.trouble(folder, [ANALYSES])
+        if wrong:
+            raise FileError(f"{folder}: {wrong}; remove {ANALYSES} and {checksums.NAME}, and --resume makes them again")
+
+
+def finish(config: ExperimentConfig, out: Path, hours: np.ndarray, truth) -> None:
+    """Join the files of the analyses to one, and write the checksums of what the run has made.
+
+    Args:
+        hours: times of the cycles `(T,)` [h]; truth: its states `(T, *shape)`.
+
+    Raises:
+        FileError: a chunk that is missing or is not what was written, a disk that is full.
+    """
+    parts, names = FieldParts(out), list(config.filters)
+    if config.output.fields and not (out / ANALYSES).exists():
+        members = max(map(config.members_of, names)) if config.output.members else 0
+        with (
+            replacing(out / ANALYSES) as hidden,
+            AnalysisFile(hidden, config.model, names, hours, members=members) as file,
+        ):
+            file.write_truth(0, truth)
+            for name in names:
+                done = 0
+                for first, count, fields in parts.read(name):
+                    done = first + count
+                    if fields:
+                        file.write(name, first, **fields)
+                if done != config.cycles:
+                    lost = f"analyses of {name} from cycle {done} on are missing"
+                    raise FileError(f"{parts.folder}: {lost}; --resume makes them again")
+    parts.remove()
+    checksums.write(out, [name for name in OUTPUTS if (out / name).exists()])
 
 
 class Progress:
@@ -43,7 +99,14 @@ class Progress:
 
     def __init__(self, config: ExperimentConfig, out: Path, name: str):
         self._learns, self._shape = config.filters[name].online, config.model.shape
-        self._checkpoints = Checkpoints(out / FOLDER / name)
+        self._config, self._name, self._parts, upto = config, name, None, None
+        if config.output.fields and not (out / ANALYSES).exists():
+            self._parts = FieldParts(out)
+            done, trouble = self._parts.whole(name)
+            if trouble:
+                launch.say(f"{trouble}: goes back before cycle {done}", sys.stderr)
+            upto = int(launch.from_first(np.asarray(done)))
+        self._checkpoints = Checkpoints(out / FOLDER / name, upto=upto)
         self._chunks: list[Chunk] = []
         self.mean = None
 
@@ -57,19 +120,34 @@ class Progress:
         """Keep a chunk and all before it, while the next one is computed."""
         if chunk.fields is not None:
             self.mean = np.asarray(chunk.fields.mean[-1])
+        if self._parts and jax.process_index() == 0:
+            fields = (
+                {name: getattr(chunk.fields, name) for name in ("mean", "spread", "members")} if chunk.fields else {}
+            )
+            fields = {name: np.asarray(values) for name, values in fields.items() if values is not None}
+            self._parts.write(self._name, chunk.first, chunk.done - chunk.first, fields)
         scores, learned = joined([*self._chunks, chunk])
         seconds = [c.seconds * (c.done - c.first) for c in (*self._chunks, chunk)]
         state = {"coupled": _values(chunk.coupled), "mean": self.mean, "scores": scores._asdict()}
         state |= {} if learned is None else {"learned": learned._asdict()}
         # the last is the best: one is kept
-        self._checkpoints.save(chunk.done, state, {"seconds": sum(seconds) / chunk.done}, -chunk.done)
+        meta = record.of_checkpoint(self._config) | {"seconds": sum(seconds) / chunk.done}
+        self._checkpoints.save(chunk.done, state, meta, -chunk.done)
         self._chunks.append(chunk._replace(fields=None, coupled=None))
 
     def load(self, like: Coupled) -> Chunk | None:
-        """All that was done before an interruption, on the devices of `like`, what a first cycle starts from."""
+        """All that was done before an interruption, on the devices of `like`, what a first cycle starts from.
+
+        Raises:
+            FileError: a checkpoint of other settings, or which cannot be read.
+        """
         done = self._checkpoints.last
         if done is None:
             return None
+        meta = self._checkpoints.meta(done)
+        place = self._checkpoints.folder / str(done)
+        record.require_settings(meta, self._config, place)
+        record.say_versions(meta, place)
         kind = np.dtype(like.ensemble.dtype)
         # counts are no numbers where a run went wrong
         series = lambda fields: {name: np.zeros(done, float if name in report.COUNTS else kind) for name in fields}
@@ -84,8 +162,7 @@ class Progress:
         placed = lambda like, a: a if isinstance(a, jax.Array) else jax.device_put(a, like.sharding)
         coupled = jax.tree.map(placed, like, Coupled.of(state["coupled"]))
         learned = Learned(**host("learned")) if self._learns else None
-        seconds = self._checkpoints.meta(done)["seconds"]
-        chunk = Chunk(0, twin.Scores(**host("scores")), None, learned, coupled, seconds)
+        chunk = Chunk(0, twin.Scores(**host("scores")), None, learned, coupled, meta["seconds"])
         self._chunks = [chunk._replace(coupled=None)]
         return chunk
 

@@ -1,17 +1,18 @@
 """Run one twin experiment: python scripts/osse.py CONFIG [--out DIR] [--resume] [--cycles N] [--any.field value ...].
 
 Reads a TOML file, makes or reads the nature run, runs every filter of the file on the same truth and observations,
-writes scores.csv, scores.json, analysis.nc, figures/ and the resolved config.toml to DIR, and prints the score table.
+writes scores.csv, scores.json, analysis.nc, figures/, the resolved config.toml and checksums of these (SHA256SUMS) to
+DIR, and prints the score table.
 Started as several processes by srun, mpirun or torchrun it is one run on the devices of all (JAXDA_LAUNCH=single: as
-many runs); members have to divide over the processes. With --resume the same command goes on where it was interrupted
-and gives what an unbroken run gives.
+many runs); members have to divide over the processes. With --resume, or where Slurm has requeued its job, the same
+command goes on where it was interrupted and gives what an unbroken run gives.
 
-Exit status: 0; 2 for bad input, and then nothing is written; 3 if a filter diverged or went non-finite.
+Exit status: 0; 2 for bad input, and then nothing is written; 3 if a filter diverged or went non-finite; 75 if SIGTERM,
+SIGINT or SIGUSR1 stopped it, which a second one does at once (128 + its number).
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -20,10 +21,10 @@ import numpy as np
 
 from jaxda import config as configuration
 from jaxda import experiment, resuming
-from jaxda.output import analysis_file, plots, record, report
+from jaxda.output import plots, record, report
 from jaxda.output.atomic import replacing
 from jaxda.output.progress import bar
-from jaxda.parallel import launch
+from jaxda.parallel import launch, stopping
 from jaxda.parallel.mesh import member_mesh
 from jaxda.settings import Parser, place
 
@@ -34,11 +35,11 @@ def help_text() -> str:
     return "fields of the experiment (default), each with its unit in brackets:\n" + "\n".join(rows)
 
 
-def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch, words: list[str] | None) -> int:
+def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch, words, stop: stopping.Stop) -> int:
     """Run the experiment and write its folder, in the first process; returns the exit status."""
     states = (config.nature.spinup_days + config.nature.climate_days) * 24 / config.interval_hours
     with bar("nature run", states, "states") as advance:
-        world = experiment.make_world(config, advance)
+        world = experiment.make_world(config, lambda done: (advance(done), stop.check()))
     analyses = {name: experiment.make_filter(config, name, world.operator, world.climate) for name in config.filters}
     forecasters = {name: experiment.make_forecaster(config, world, name) for name in config.filters}
     launch.say(launch.describe(found, config.precision, member_mesh(config.members)), file=sys.stderr)
@@ -51,24 +52,15 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
         record.write(out, "osse.py", words, config)
     hours = config.interval_hours * np.arange(config.cycles)
     names = list(config.filters)
-    members = max(map(config.members_of, names)) if config.output.members else 0
-    with contextlib.ExitStack() as stack:
-        file = None
-        if config.output.fields and writes:
-            file = analysis_file.AnalysisFile(
-                out / "analysis.nc", config.model, names, hours, members=members, resume=True
-            )
-            stack.enter_context(file).write_truth(0, world.truth)
-        records, last = {}, {}
-        advance = stack.enter_context(bar("cycles", config.cycles * len(names), "cycles"))
+    records, last = {}, {}
+    with bar("cycles", config.cycles * len(names), "cycles") as advance:
         for name, analysis in analyses.items():
             with resuming.Progress(config, out, name) as progress:
 
                 def keep(chunk, name=name, progress=progress):
                     advance(len(chunk.scores.rmse_a), name, report.last_scores(chunk.scores, config.unit))
-                    if file and chunk.fields is not None:
-                        file.write(name, chunk.first, chunk.fields.mean, chunk.fields.spread, chunk.fields.members)
                     progress.save(chunk)
+                    stop.check()
 
                 records[name] = experiment.run_filter(
                     config, world, name, analysis, forecasters.pop(name), keep, progress.load
@@ -81,6 +73,7 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
         if config.output.figures:
             truths = {name: np.asarray(world.seen_by(config.filters[name])[-1]) for name in names}
             plots.of_run(out / "figures", config, records, hours, truths, last)
+        resuming.finish(config, out, hours, world.truth)
         report.print_lines([report.score_table(config.title or out.name, records, config.unit), f"written to {out}"])
     return 0 if all(record.status == "ok" for record in records.values()) else 3
 
@@ -95,11 +88,15 @@ def main(arguments: list[str] | None = None) -> int:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))
         out = given.out or Path("runs") / Path(given.config).stem
-        if given.resume and (out / "config.toml").is_file():
+        if (given.resume or stopping.requeued()) and resuming.begun(out):
             resuming.require_same(config, out)
         else:
             report.new_folder(out)
-        return run(config, out, launch.start(config.precision, config), arguments)
+        with stopping.watched() as stop:
+            return run(config, out, launch.start(config.precision, config), arguments, stop)
+    except stopping.Stopped as stopped:
+        launch.say(f"osse.py: {stopped}", sys.stderr)
+        return stopping.REQUEUE
     except (ValueError, OSError) as error:
         return launch.refuse("osse.py", error)
 

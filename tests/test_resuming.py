@@ -20,6 +20,7 @@ from jaxda import config as configuration
 from jaxda import experiment, resuming
 from jaxda.experiment import Chunk
 from jaxda.output.report import COUNTS
+from jaxda.parallel import stopping
 from jaxda.training.online import Learned
 from jaxda.twin import Coupled, Scores
 
@@ -197,6 +198,106 @@ def test_a_folder_in_use_is_refused_without_resume(path, whole):
     assert error == f"osse.py: {whole}: is not an empty folder; give another --out, or move it away\n"
 
 
+# Stopped, and damaged
+
+
+def stopped_after(call, number=signal.SIGUSR1):
+    """`Progress.save`, the call of that number with a signal in it."""
+    count, save = iter(range(1, 100)), resuming.Progress.save
+
+    def kept(self, chunk):
+        save(self, chunk)
+        if next(count) == call:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+
+    return kept
+
+
+def copy_of_a_stopped_run(path, tmp_path, monkeypatch, call=2, *words):
+    """A run stopped after some chunks of three cycles."""
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(resuming.Progress, "save", stopped_after(call))
+        status, _, error = run(path, out, *words)
+    assert status == stopping.REQUEUE, error
+    assert error.splitlines()[-1] == "osse.py: stopped by SIGUSR1, all that is done is kept; --resume goes on"
+    return out
+
+
+def test_a_run_stopped_by_a_signal_goes_on_when_slurm_starts_it_again(path, whole, tmp_path, monkeypatch):
+    out = copy_of_a_stopped_run(path, tmp_path, monkeypatch)
+    assert not (out / "analysis.nc").exists()
+    assert not list(tmp_path.rglob("*.part"))
+    status, _, error = run(path, out)
+    assert (status, error) == (2, f"osse.py: {out}: is not an empty folder; give another --out, or move it away\n")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    status, _, error = run(path, out)
+    assert status == 0, error
+    assert_same(out, whole)
+    assert not (out / "fields").exists()
+    done = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=out, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
+def flip(path, at=0.5):
+    data = bytearray(path.read_bytes())
+    data[int(at * len(data))] ^= 16
+    path.write_bytes(data)
+
+
+@pytest.mark.long
+def test_damaged_checkpoints_and_fields_cost_time_alone(path, whole, tmp_path, monkeypatch):
+    out = copy_of_a_stopped_run(path, tmp_path, monkeypatch)
+    parts = sorted((out / "fields").glob("*.npz"))
+    assert [part.name for part in parts] == ["learning-000000.npz", "learning-000003.npz"]
+    flip(parts[1])
+    (out / "config.toml").unlink()  # the checkpoints have the settings
+    firsts, save = [], resuming.Progress.save
+    monkeypatch.setattr(resuming.Progress, "save", lambda self, chunk: firsts.append(chunk.first) or save(self, chunk))
+    status, _, error = run(path, out, "--resume", "--online.learning_rate", "0.5")
+    assert status == 2
+    assert not (out / "config.toml").exists()
+    assert "learning: was made with other settings, online.learning_rate = 0.001, now 0.5" in error
+    status, _, error = run(path, out, "--resume")
+    assert status == 0, error
+    assert firsts == [3, 6, 0, 3, 6]
+    assert_same(out, whole)
+    # a finished run has no use for its checkpoints; what is damaged now is said
+    flip(out / "analysis.nc")
+    status, _, error = run(path, out, "--resume")
+    said = "analysis.nc is not what was written, its checksum differs; remove analysis.nc and SHA256SUMS, and --resume"
+    assert (status, error) == (2, f"osse.py: {out}: {said} makes them again\n")
+    for name in ("analysis.nc", "SHA256SUMS"):
+        (out / name).unlink()
+    flip(out / "scores.csv")
+    status, _, error = run(path, out, "--resume")
+    assert status == 0, error
+    assert firsts[5:] == [0, 3, 6, 0, 3, 6]
+    assert_same(out, whole)
+
+
+@pytest.mark.long
+def test_other_devices_go_on_to_a_millionth(path, tmp_path):
+    """Two devices, then one; in float64, since turbulence makes much of little."""
+    words = ("--precision", "float64")
+    out, whole = tmp_path / "cut", tmp_path / "whole"
+    first = start(path, out, *words)
+    wait_for_a_checkpoint(first, out)
+    first.terminate()
+    _, error = first.communicate(timeout=60)
+    assert first.returncode == stopping.REQUEUE, error
+    for folder, devices, more in ((out, "1", ["--resume"]), (whole, "2", [])):
+        process = start(path, folder, *words, *more, JAX_NUM_CPU_DEVICES=devices)
+        _, error = process.communicate(timeout=600)
+        assert process.returncode in (0, 3), error  # the surrogate is none
+        assert ("device cpu x 2, now cpu x 1: goes on, but not bit for bit" in error) == (devices == "1")
+    found, expected = (results(folder)[0] for folder in (out, whole))
+    for name, values in expected.items():
+        size = np.sqrt(np.nanmean(values.astype(float) ** 2))
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, atol=1e-6 * size, err_msg=name)
+
+
 # What is kept
 
 
@@ -246,22 +347,26 @@ sys.exit(calling.script("osse").main(sys.argv[1:]))
 """
 
 
-def start(path, out, *words):
+def start(path, out, *words, **more):
     program = PROGRAM.format(tests=str(Path(__file__).parent))
     line = [sys.executable, "-c", program, str(path), "--out", str(out), "--cycles", "24", *words]
-    env = processes.environment() | {"JAXDA_LAUNCH": "single", "JAX_NUM_CPU_DEVICES": "2"}
+    env = processes.environment() | {"JAXDA_LAUNCH": "single", "JAX_NUM_CPU_DEVICES": "2"} | more
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_a_checkpoint(process, out):
+    kept = out / resuming.FOLDER / "learning"
+    until = time.monotonic() + 300
+    while not any(entry.name.isdecimal() for entry in kept.glob("*")) and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
 
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_goes_on(path, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     first = start(path, cut)
-    kept = cut / resuming.FOLDER / "learning"
-    until = time.monotonic() + 300
-    while not any(entry.name.isdecimal() for entry in kept.glob("*")) and time.monotonic() < until:
-        assert first.poll() is None, first.communicate()[1]
-        time.sleep(0.02)
+    wait_for_a_checkpoint(first, cut)
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     assert first.returncode == -signal.SIGKILL

@@ -1,12 +1,19 @@
-"""Checkpoints by Orbax: a state of arrays and a dictionary of plain values, the best and the last kept.
+"""Checkpoints by Orbax: a state of arrays and a dictionary of plain values, the best and the last few kept.
 
-A save goes on in the background and appears under its number only when it is whole: whoever is killed during one still
-has the one before. Arrays are read back onto the shardings of the abstract state that is asked for, so a run may go on
-with another number of devices.
+A save goes on in the background and appears under its number only when it is whole, with the checksums of all its
+files: whoever is killed during one still has those before, and what a disk has spoilt since is found and passed over.
+Arrays are read back onto the shardings of the abstract state that is asked for, so a run may go on with another number
+of devices.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,39 +21,106 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
+from orbax.checkpoint.path import atomicity
 
+from jaxda import text_files
+from jaxda.output import checksums
 from jaxda.output.netcdf import FileError
+
+#: checkpoints that are kept, of every kind of run: the last, and some to go back to where that is spoilt
+KEPT = 3
+#: in the folder of a run's checkpoints: those that are spoilt
+ASIDE = "damaged"
+
+
+class _Summed(atomicity.AtomicRenameTemporaryPath):
+    """A checkpoint that gets its checksums when Orbax has written all of it, and only then its name.
+
+    Orbax commits by renaming a temporary folder, the last thing that it does. Here that is to another hidden name.
+    """
+
+    async def finalize(self):
+        final, whole = self._final_path, self._final_path.with_name(f".{self._final_path.name}.whole")
+        self._final_path = whole
+        try:
+            await super().finalize()
+            await asyncio.to_thread(checksums.write, Path(whole))
+            os.replace(whole, final)
+        finally:
+            self._final_path = final
 
 
 class Checkpoints:
     """The checkpoints of one run, in a folder; close it, or use it in a `with`, so that the last save is finished.
 
+    Those whose files are not what was written are passed over, which is said in a line on standard error; where it may
+    write they are moved into the folder `damaged`.
+
     Args:
         folder: made if it is not there.
         create: whether it may be made; False to read only.
+        upto: those with larger numbers are passed over too; None: none are.
 
     Raises:
-        FileError: no such folder, or none that holds a checkpoint, where it may not be made.
+        FileError: checkpoints of which none is whole; no such folder, or an empty one, where it may not be made.
     """
 
-    def __init__(self, folder: str | Path, create: bool = True):
+    def __init__(self, folder: str | Path, create: bool = True, upto: int | None = None):
         self.folder = Path(folder).resolve()
         if not create and not self.folder.is_dir():
             raise FileError(f"{folder}: no such folder; give one that scripts/train_vit.py wrote")
+        first = jax.process_index() == 0
+        if create and first:
+            for left in self.folder.glob(".*.whole"):  # of somebody who was killed before it had its name
+                shutil.rmtree(left)
+        if first or not create:
+            numbers = self._pass_over(create, upto)
+        if create and jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"jaxda/checkpoints {self.folder}")
+            numbers = _numbers(self.folder)
+        if not create and not numbers:
+            raise FileError(f"{folder}: holds no whole checkpoint; give a folder that scripts/train_vit.py wrote")
+        self._errors = {number: self._error_of(number) for number in numbers}
         error = lambda metrics: metrics["error"]
         kept = managers.AnyPreservationPolicy(
-            [managers.LatestN(1), managers.BestN(get_metric_fn=error, reverse=True, n=1)]
+            [managers.LatestN(KEPT), managers.BestN(get_metric_fn=error, reverse=True, n=1)]
         )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=kept, best_fn=error, best_mode="min", create=create, enable_async_checkpointing=create
+            preservation_policy=kept,
+            best_fn=error,
+            best_mode="min",
+            create=create,
+            enable_async_checkpointing=create,
+            lightweight_initialize=not create,
+            temporary_path_class=_Summed,
         )
         arrays = ocp.StandardCheckpointHandler
         handlers = {"state": arrays(), "data": arrays(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
-        if not create and self.last is None:
-            self.close()
-            raise FileError(f"{folder}: holds no whole checkpoint; give a folder that scripts/train_vit.py wrote")
+
+    def _pass_over(self, create: bool, upto: int | None) -> list[int]:
+        """Numbers of the whole checkpoints; the others are said, and moved aside where `create`."""
+        numbers = _numbers(self.folder)
+        bad = {number: why for number in numbers if (why := checksums.trouble(self.folder / str(number)))}
+        said = "; ".join(f"{number}: {bad[number]}" for number in reversed(numbers) if number in bad)
+        if bad and len(bad) == len(numbers):
+            cure = "copy a good one back, or remove that folder to begin again"
+            raise FileError(f"{self.folder}: none of its checkpoints is whole ({said}); {cure}")
+        late = [number for number in numbers if number not in bad and upto is not None and number > upto]
+        if bad:
+            print(f"{self.folder}: passed over damaged checkpoints ({said})", file=sys.stderr, flush=True)
+        for number in (*bad, *late) if create else ():
+            aside = self.folder / ASIDE / str(number)
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.parent.mkdir(exist_ok=True)
+            os.replace(self.folder / str(number), aside)
+        return [number for number in numbers if number not in bad and number not in late]
+
+    def _error_of(self, number: int) -> float:
+        with self._errors_of(number):
+            return float(json.loads((self.folder / str(number) / "metrics" / "metrics").read_text())["error"])
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -57,12 +131,12 @@ class Checkpoints:
     @property
     def last(self) -> int | None:
         """Number of the last whole checkpoint; None where there is none."""
-        return self._manager.latest_step()
+        return max(self._errors, default=None)
 
     @property
     def best(self) -> int | None:
         """Number of the one with the smallest error."""
-        return self._manager.best_step()
+        return min(self._errors, key=lambda number: (self._errors[number], -number), default=None)
 
     def save(self, number: int, state: Any, meta: dict, error: float, data: Any = None) -> None:
         """Start saving; `error` decides which is the best. Waits only for a save before it that is not finished.
@@ -72,6 +146,7 @@ class Checkpoints:
         parts = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(meta)}
         parts |= {} if data is None else {"data": ocp.args.StandardSave(data)}
         self._manager.save(number, args=ocp.args.Composite(**parts), metrics={"error": float(error)})
+        self._errors[number] = float(error)
 
     def wait(self) -> None:
         """Until what was saved is whole; raises what went wrong (a full disk) as OSError."""
@@ -132,6 +207,18 @@ class Checkpoints:
                 has = f"has shape {found[name]}" if name in found else "is missing"
                 asked = f"{wanted[name]} is asked" if name in wanted else "is not asked for"
                 raise FileError(f"{place}: {name} {has}, {asked}; the checkpoint is of another architecture or grid")
+
+
+def plain_values(folder: Path) -> Iterator[dict]:
+    """Those of each checkpoint in a folder that can be read, without starting devices."""
+    for number in _numbers(folder):
+        with contextlib.suppress(OSError, ValueError):
+            yield text_files.read_json(folder / str(number) / "meta" / "metadata")
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Numbers of the checkpoints in a folder, in their order."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and path.is_dir())
 
 
 def _name(path) -> str:

@@ -1,8 +1,10 @@
-"""What would make the numbers of a folder again: settings, code, versions, device, seeds, command."""
+"""What would make the numbers of a folder again: settings, code, versions, device, seeds, command.
+
+A folder has it in `record.json`, a checkpoint in its plain values.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import shlex
@@ -16,6 +18,9 @@ import jaxda
 from jaxda import text_files
 from jaxda.output import report
 from jaxda.output.atomic import replacing
+from jaxda.output.netcdf import FileError
+from jaxda.parallel import launch
+from jaxda.settings import difference
 
 NAME = "record.json"
 #: for git, which may wait for a file system [s]
@@ -66,8 +71,10 @@ def write(folder: str | Path, script: str, words: list[str] | None, config) -> N
     path = Path(folder) / NAME
     settings = config if isinstance(config, dict) else dataclasses.asdict(config)
     before = []
-    with contextlib.suppress(OSError, ValueError):  # a record that is damaged ends no run
-        before = text_files.read_json(path)
+    try:
+        before = text_files.read_json(path) if path.exists() else []
+    except (OSError, ValueError) as error:  # a record that is damaged ends no run
+        launch.say(f"{path}: cannot be read ({error}), it is begun again", sys.stderr)
     entry = {
         "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "command": shlex.join([f"{script}", *map(str, sys.argv[1:] if words is None else words)]),
@@ -80,3 +87,36 @@ def write(folder: str | Path, script: str, words: list[str] | None, config) -> N
         entries = [*(before if isinstance(before, list) else []), entry]
         text = json.dumps(report.plain(entries), indent=2, allow_nan=False, default=str)
         hidden.write_text(text + "\n", encoding="utf-8")
+
+
+# Of checkpoints
+
+
+def of_checkpoint(config) -> dict[str, dict]:
+    """Settings and versions, to be kept among the plain values of a checkpoint."""
+    return {"settings": _as_read(dataclasses.asdict(config)), "versions": report.versions()}
+
+
+def require_settings(meta: dict, config, place: str | Path) -> None:
+    """Raise FileError where a checkpoint with these plain values was made with other settings."""
+    wrong = difference(meta.get("settings", {}), _as_read(dataclasses.asdict(config)))
+    if wrong:
+        was = f"{wrong[0]} = {wrong[1]}, now {wrong[2]}"
+        raise FileError(f"{place}: was made with other settings, {was}; give that again, or another --out")
+
+
+def say_versions(meta: dict, place: str | Path) -> None:
+    """Say in a line which versions, or devices, a checkpoint was made with, where they were others.
+
+    A run may go on from it, but its numbers need not be those of an unbroken one to the last bit.
+    """
+    before, now = meta.get("versions", {}), report.versions()
+    others = [f"{name} {value}, now {now.get(name)}" for name, value in before.items() if value != now.get(name)]
+    if others:
+        said = f"{place}: was made with {'; '.join(others)}: goes on, but not bit for bit"
+        launch.say(said, sys.stderr)
+
+
+def _as_read(settings: dict) -> dict:
+    """Settings as JSON gives them back."""
+    return json.loads(json.dumps(report.plain(settings), allow_nan=False, default=str))

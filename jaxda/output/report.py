@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxda import text_files
+from jaxda.output.atomic import replacing
 
 COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a", "bias_a", "coverage_a")
 #: of observations and of members
@@ -31,7 +32,8 @@ def new_folder(path: Path) -> Path:
     Raises:
         ValueError: it does, or it cannot be made.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    left = lambda own: own.name.startswith(".") and own.suffix == ".part"  # of a run that was killed before it began
+    if path.exists() and (not path.is_dir() or not all(map(left, path.iterdir()))):
         raise ValueError(f"{path}: is not an empty folder; give another --out, or move it away")
     return may_write(path)
 
@@ -69,7 +71,7 @@ def write_scores(folder: Path, records: Mapping[str, object], interval_hours: fl
 
 
 def _write_series(path: Path, columns: Sequence[str], series: Mapping[str, object], interval_hours: float) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("experiment", "cycle", "time_h", *columns))
         for name, own in series.items():
@@ -110,7 +112,8 @@ def versions() -> dict[str, str]:
 def write_json(path: str | Path, records: Mapping[str, object], settings: dict) -> None:
     """Write scores, settings and versions."""
     content = {"scores": summary(records), "settings": plain(settings), "versions": versions()}
-    Path(path).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with replacing(path) as hidden:
+        hidden.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain(tree):

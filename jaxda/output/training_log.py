@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
+from jaxda.output.atomic import replacing
 from jaxda.output.netcdf import FileError
 
 
@@ -61,12 +61,10 @@ class TrainingLog:
             return
         self._rows.append(dict(values))
         names = dict.fromkeys(name for row in [values, *self._rows] for name in row)
-        waiting = self._table.with_suffix(".csv.part")
-        with waiting.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self._table) as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(names))
             writer.writeheader()
             writer.writerows(self._rows)
-        os.replace(waiting, self._table)
         self.scalars(int(values["step"]), {f"validation/{name}": v for name, v in values.items() if name != "step"})
 
 

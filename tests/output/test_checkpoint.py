@@ -1,6 +1,7 @@
 """Checkpoints: what was saved comes back, the best and the last, whatever happens during a save."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,20 +32,24 @@ def abstract(own):
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), own)
 
 
+def numbers(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
 @pytest.fixture
 def saved(tmp_path):
     with Checkpoints(tmp_path / "run") as checkpoints:
-        for number, error in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 5.0)):
+        for number, error in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 5.0), (5, 4.0), (6, 6.0)):
             checkpoints.save(number, state(number), {"error": error, "words": ["a", None]}, error)
     return tmp_path / "run"
 
 
-def test_the_best_and_the_last_are_kept_bit_for_bit(saved):
+def test_the_best_and_the_last_three_are_kept_bit_for_bit(saved):
     with Checkpoints(saved, create=False) as checkpoints:
-        assert (checkpoints.best, checkpoints.last) == (2, 4)
-        assert sorted(p.name for p in saved.iterdir() if p.name.isdigit()) == ["2", "4"]
+        assert (checkpoints.best, checkpoints.last) == (2, 6)
+        assert numbers(saved) == [2, 4, 5, 6]
         assert checkpoints.meta(2) == {"error": 1.0, "words": ["a", None]}
-        for number in (2, 4):
+        for number in (2, 6):
             found = checkpoints.restore(number, abstract(state()))
             assert isinstance(found, State)
             for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(number))):
@@ -89,15 +94,73 @@ def test_another_architecture_is_refused_by_name(saved):
             checkpoints.restore(4, own)
 
 
-def test_a_truncated_checkpoint_is_one_line(saved):
-    for path in (saved / "4" / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with Checkpoints(saved, create=False) as checkpoints:
-        with pytest.raises(FileError, match=r"4: not a readable checkpoint .*use another or train again") as caught:
-            checkpoints.restore(4, abstract(state()))
-        assert "\n" not in str(caught.value)
-        checkpoints.restore(2, abstract(state()))
+def assert_holds(checkpoints, number):
+    for a, b in zip(
+        jax.tree.leaves(checkpoints.restore(number, abstract(state()))), jax.tree.leaves(state(number)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def kinds(folder):
+    """The files of a checkpoint."""
+    found = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert len(found) > 8
+    return found
+
+
+def test_a_checkpoint_of_which_any_file_is_changed_is_passed_over(saved, tmp_path, capsys):
+    """A byte flipped, a file cut off, missing or too many: the one before is what a run goes on from."""
+    random = np.random.default_rng(0)
+    for name in kinds(saved / "6"):
+        for change in ("flip", "cut", "remove"):
+            folder = tmp_path / "copy"
+            shutil.copytree(saved, folder)
+            path = folder / "6" / name
+            data = bytearray(path.read_bytes())
+            if change == "flip":
+                data[random.integers(len(data))] ^= 1 << random.integers(8)
+            path.write_bytes(data if change == "flip" else data[: len(data) // 2])
+            if change == "remove":
+                path.unlink()
+            with Checkpoints(folder, create=False) as checkpoints:
+                assert checkpoints.last == 5, (name, change)
+            shutil.rmtree(folder)
+            said = capsys.readouterr().err
+            assert said.startswith(f"{folder}: passed over damaged checkpoints (6: "), said
+            assert said.count("\n") == 1
+            assert str(name) in said or "SHA256SUMS" in said or name.name == "SHA256SUMS"
+
+
+def test_a_run_goes_on_from_before_what_is_damaged(saved, capsys):
+    (saved / "6" / "more").write_text("")
+    (saved / "5" / "meta" / "metadata").write_text("{}")
+    with Checkpoints(saved) as checkpoints:
+        assert (checkpoints.last, checkpoints.best) == (4, 2)
+        assert_holds(checkpoints, 4)
+        checkpoints.save(5, state(5), {}, 9.0)
+    said = capsys.readouterr().err
+    assert "(6: more is not in SHA256SUMS; 5: meta/metadata is not what was written" in said
+    assert numbers(saved) == [2, 4, 5]
+    assert numbers(saved / "damaged") == [5, 6]
+    with Checkpoints(saved, upto=4) as checkpoints:
+        assert checkpoints.last == 4
+    assert capsys.readouterr().err == ""
+
+
+def test_where_none_is_whole_nothing_is_read(saved):
+    for number in numbers(saved):
+        (saved / str(number) / "metrics" / "metrics").write_text("")
+    for create in (True, False):
+        with pytest.raises(
+            FileError, match=r"none of its checkpoints is whole \(6: metrics/metrics is not.*begin again"
+        ):
+            Checkpoints(saved, create=create)
+    assert numbers(saved) == [2, 4, 5, 6]
+
+
+def test_sums_are_those_of_sha256sum(saved):
+    done = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=saved / "6", capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"")
 
 
 def test_folders_without_checkpoints_are_refused(tmp_path):
