@@ -73,12 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         system.require_sqg(config)
         report.may_write(given.to)
-        experiment.require_memory(config)
+        launch.start(config.precision)
+        experiment.require_memory(config)  # asks JAX for sizes, and so for its devices
         deliveries = feed.plan(config.cycles, filter(None, given.disturb.split(",")), config.seed)
         there = [path for path in (truth, *given.to.glob("*.nc")) if path.exists()]
         if there:
             raise ValueError(f"{there[0]}: exists already; give another --to, or move it away")
-        launch.start(config.precision)
         send(config, given, deliveries, truth)
         return 0
     except (ValueError, OSError) as error:

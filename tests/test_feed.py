@@ -1,5 +1,9 @@
 """scripts/feed.py: what arrives, what goes wrong with it, and the errors of a run that was fed so."""
 
+import os
+import subprocess
+import sys
+
 import calling
 import numpy as np
 import pytest
@@ -136,3 +140,14 @@ def test_nothing_is_written_over(tmp_path):
             feed.deliver(tmp_path, config, feed.Delivery(0, 0, kind), found)
     assert (tmp_path / feed.name_of(0.0)).read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.long
+def test_it_starts_as_a_command(tmp_path):
+    """In the tests above JAX has begun before the script chooses its devices."""
+    (tmp_path / "small.toml").write_text(SMALL)
+    words = [calling.SCRIPTS / "feed.py", "small.toml", "--to", "in", "--cycles", "2"]
+    alone = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "in").iterdir())) == 2

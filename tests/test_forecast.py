@@ -208,11 +208,11 @@ def test_from_data_to_checkpoint_to_forecast(tiny_training, tmp_path):
     assert float(rows[1]["rmse"]) < 1.1 * float(rows[1]["persistence"])
     assert {path.name for path in (out / "figures").iterdir()} == {"scores.png", "spectra.png", "snapshots.png"}
     with xarray.open_dataset(out / "forecast.nc", decode_timedelta=False) as data:
-        assert data.pv_forecast.dims == data.pv_truth.dims == ("start", "lead", "z", "y", "x")
+        assert data.pv_forecast.dims == data.pv_truth.dims == ("lead", "start", "z", "y", "x")
         np.testing.assert_array_equal(data.lead, [0.0, 8.0, 16.0, 24.0])
         error = N16.kelvin * (data.pv_forecast - data.pv_truth)
         for at, row in enumerate(rows[::2]):
-            assert float(np.sqrt((error[:, at] ** 2).mean())) == pytest.approx(float(row["rmse"]), rel=1e-3, abs=1e-6)
+            assert float(np.sqrt((error[at] ** 2).mean())) == pytest.approx(float(row["rmse"]), rel=1e-3, abs=1e-6)
         mean_square = (error**2).mean(("start", "z", "y", "x"))
         np.testing.assert_allclose(data.spectrum_error.sum("wavenumber"), mean_square, rtol=1e-5)  # float32
         assert data.spectrum_truth.units == "K2"
@@ -232,8 +232,8 @@ def test_an_ensemble_beside_its_own_truth(tiny_training, tmp_path, analysis):
     assert float(rows[0]["rmse_mean"]) == pytest.approx(N16.kelvin, rel=1e-3)  # members are off by 0, 1 and 2 m/s
     assert float(rows[2]["rmse_sqg"]) < 0.1 * float(rows[2]["persistence"])
     with xarray.open_dataset(out / "forecast.nc", decode_timedelta=False) as data:
-        assert data.pv_forecast.dims == ("start", "member", "lead", "z", "y", "x")
-        np.testing.assert_array_equal(data.pv_truth[0], truth)
+        assert data.pv_forecast.dims == ("lead", "member", "start", "z", "y", "x")
+        np.testing.assert_array_equal(data.pv_truth[:, 0], truth)
 
 
 def test_a_forecast_that_is_not_finite_is_said_and_drawn(tiny_training, tmp_path):

@@ -9,3 +9,10 @@ from jaxda import lazy
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
 __getattr__, __dir__ = lazy.modules_of(__name__, __path__)
+
+
+def open_run(folder):
+    """The folder of a run as an xarray Dataset, finished or not; see `jaxda.output.opening.open_run`."""
+    from jaxda.output import opening  # here: it brings xarray, which takes a second and is optional
+
+    return opening.open_run(folder)

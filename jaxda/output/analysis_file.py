@@ -16,7 +16,7 @@ class AnalysisFile:
     """Analyses of several experiments on one truth; a context manager.
 
     `pv_truth(t, z, y, x)`; `pv_mean` and `pv_spread (experiment, t, z, y, x)`, the ensemble's mean and
-    standard deviation; `pv_members(experiment, t, member, z, y, x)` where `members` > 0. For Lorenz-96 the
+    standard deviation; `pv_members(experiment, member, t, z, y, x)` where `members` > 0. For Lorenz-96 the
     stem is `state` and x takes the place of z, y, x. `cycles(experiment)`, written last, counts analyses.
 
     Args:
@@ -60,7 +60,7 @@ class AnalysisFile:
             own("mean", ("experiment", "t"), "mean of the analysis ensemble")
             own("spread", ("experiment", "t"), "standard deviation of the analysis ensemble")
             if members:
-                own("members", ("experiment", "t", "member"), "members of the analysis ensemble")
+                own("members", ("experiment", "member", "t"), "members of the analysis ensemble")
 
     def _require_same(self, seconds: np.ndarray, members: int) -> None:
         found = ()
@@ -89,8 +89,9 @@ class AnalysisFile:
         which, stop = self._names.index(experiment), first_cycle + len(mean)
         rows = (which, slice(first_cycle, stop))
         parts = [self._part("mean", rows, mean), self._part("spread", rows, spread)]
-        if members is not None:
-            parts.append(self._part("members", (*rows, slice(0, np.shape(members)[1])), members))
+        if members is not None:  # time next to space, as CF recommends
+            where = (which, slice(0, np.shape(members)[1]), rows[1])
+            parts.append(self._part("members", where, np.swapaxes(np.asarray(members), 0, 1)))
         write_parts(self.path, *parts, ("cycles", which, max(stop, self.written(experiment))))
 
     def write_truth(self, first_cycle: int, truth) -> None:

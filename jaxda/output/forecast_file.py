@@ -25,9 +25,10 @@ def spacing(config: SQGConfig, cases: int, steps: int) -> int:
 class ForecastFile:
     """Forecasts from S starts and their truth at chosen leads.
 
-    `pv_forecast(start, [member,] lead, z, y, x)` and `pv_truth`, the same, or without `member` where the truth is one
+    `pv_forecast(lead, [member,] start, z, y, x)` and `pv_truth`, the same, or without `member` where the truth is one
     for all members; `spectrum_truth`, `_forecast` and `_error (lead, wavenumber)`, the temperature's variance in K^2,
-    means over starts, members and boundaries. `start` is the time of a start, `lead` the hours since.
+    means over starts, members and boundaries. `start` is the time of a start, `lead` the hours since, and
+    `time(lead, start)` their sum.
 
     Args:
         path: file to make.
@@ -63,10 +64,14 @@ class ForecastFile:
             others |= {"member": np.arange(members)} if members else {}
             others["wavenumber"] = np.arange(config.N // 2 + 1)
             space = netcdf.add_coordinates(nc, config, **others)
+            valid = nc.createVariable("time", np.float64, ("lead", "start"))
+            valid.setncatts(netcdf.AXES["t"] | {"long_name": "time that a forecast is for"})
+            valid.delncattr("axis")  # of two dimensions
+            valid[:] = 3600.0 * others["lead"][:, None] + others["start"]
             member = ("member",) if members else ()
-            for name, lead in (("forecast", member), ("truth", () if shared_truth else member)):
-                axes = ("start", *lead, "lead")
-                netcdf.add_state(nc, f"pv_{name}", axes, space, config, long_name=f"potential vorticity, {name}")
+            for name, own in (("forecast", member), ("truth", () if shared_truth else member)):
+                about = {"long_name": f"potential vorticity, {name}", "coordinates": "time"}
+                netcdf.add_state(nc, f"pv_{name}", ("lead", *own, "start"), space, config, **about)
             for name in SPECTRA:
                 spectrum = nc.createVariable(f"spectrum_{name}", np.float32, ("lead", "wavenumber"), fill_value=np.nan)
                 spectrum.setncatts({"units": "K2", "long_name": f"variance of temperature by wavenumber, {name}"})
@@ -84,8 +89,7 @@ class ForecastFile:
         row, parts = int(np.searchsorted(self.leads, lead)), []
         for name, states, one in (("forecast", forecast, False), ("truth", truth, self._shared)):
             alone = one or not self._members
-            where = (slice(None), row) if alone else (slice(None), slice(None), row)
-            parts.append((f"pv_{name}", where, np.asarray(states[:, 0] if alone else states)))
+            parts.append((f"pv_{name}", row, np.asarray(states[:, 0] if alone else states.swapaxes(0, 1))))
         parts += [(f"spectrum_{name}", row, spectra[name]) for name in SPECTRA]
         netcdf.write_parts(self.path, *parts)
 

@@ -32,14 +32,15 @@ from jaxda.settings import one_line
 from jaxda.shown import in_brief
 
 TIME_UNITS = "seconds since 2000-01-01 00:00:00"
+DATES = {"units": TIME_UNITS, "calendar": "standard", "units_metadata": "leap_seconds: none"}
 AXES = {
-    "t": {"standard_name": "time", "long_name": "time since the start of the model", "units": TIME_UNITS, "axis": "T"},
+    "t": {"standard_name": "time", "long_name": "time since the start of the model", **DATES, "axis": "T"},
     "z": {"standard_name": "height", "long_name": "boundary", "units": "m", "positive": "up", "axis": "Z"},
     "y": {"standard_name": "projection_y_coordinate", "long_name": "across the jet", "units": "m", "axis": "Y"},
     "x": {"standard_name": "projection_x_coordinate", "long_name": "along the jet", "units": "m", "axis": "X"},
     "member": {"standard_name": "realization", "long_name": "ensemble member", "units": "1"},
     "experiment": {"long_name": "name of the experiment"},
-    "start": {"standard_name": "forecast_reference_time", "long_name": "start of a forecast", "units": TIME_UNITS},
+    "start": {"standard_name": "forecast_reference_time", "long_name": "start of a forecast", **DATES},
     "lead": {"standard_name": "forecast_period", "long_name": "time since the start of a forecast", "units": "hours"},
     "wavenumber": {"long_name": "waves along a side", "units": "1"},
 }
@@ -267,14 +268,36 @@ def add_coordinates(nc: netCDF4.Dataset, config: SQGConfig | Lorenz96Config, **o
         along = np.arange(config.N) * (config.L / config.N)
         space, axes = {"z": np.array([0.0, config.H]), "y": along, "x": along}, AXES
     else:
-        space, axes = {"x": np.arange(config.dim)}, AXES | {"x": {"long_name": "index of the variable", "units": "1"}}
+        # Lorenz 1996: sites at equal distances around a latitude circle
+        about = {
+            "standard_name": "longitude",
+            "long_name": "site of the variable",
+            "units": "degrees_east",
+            "axis": "X",
+        }
+        space, axes = {"x": 360.0 / config.dim * np.arange(config.dim)}, AXES | {"x": about}
     for name, values in (others | space).items():
         nc.createDimension(name, len(values) or None)
-        text = values.dtype == object
-        variable = nc.createVariable(name, str if text else values.dtype, (name,))
+        if values.dtype == object:
+            _add_labels(nc, name, values, axes[name])
+            continue
+        variable = nc.createVariable(name, values.dtype, (name,))
         variable.setncatts(axes[name])
         variable[:] = values
     return tuple(space)
+
+
+def _add_labels(nc: netCDF4.Dataset, name: str, texts: np.ndarray, about: dict) -> None:
+    """Names as an array of characters, a label in CF's words (section 6.1): a coordinate variable has to be numbers.
+
+    Readers join the characters, so that netCDF4 and xarray give an array of texts along the dimension.
+    """
+    rows = np.array([text.encode() for text in texts])
+    nc.createDimension(f"{name}_length", rows.itemsize)
+    variable = nc.createVariable(name, "S1", (name, f"{name}_length"))
+    variable.setncatts(about | {"_Encoding": "utf-8"})
+    variable.set_auto_chartostring(False)  # it counts letters, not bytes
+    variable[:] = rows.view("S1").reshape(len(rows), -1)
 
 
 def add_state(

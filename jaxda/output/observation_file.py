@@ -60,8 +60,8 @@ def write(path: str | Path, config: SQGConfig, operator: str, observations: Obse
     time, values, errors, positions = observations
     z, y, x = (np.asarray(positions) * [config.H, config.L / config.N, config.L / config.N]).T
     columns = {"value": values, "error": errors, "z": z, "y": y, "x": x}
-    about = {"title": "Observations of surface quasi-geostrophic turbulence", "featureType": "point"}
-    with replacing(path) as hidden, netcdf.new_file(hidden, "NETCDF4", None, about | {"operator": operator}) as nc:
+    about = {"title": "Observations of surface quasi-geostrophic turbulence", "operator": operator}
+    with replacing(path) as hidden, netcdf.new_file(hidden, "NETCDF4", None, about) as nc:
         nc.createDimension("obs", len(values))
         for name, column in columns.items():
             # a checksum, so that a byte that changed on the way is found

@@ -88,9 +88,10 @@ def of_file(path: str | Path, model: SQGConfig, experiment: str | None = None) -
         name, axes = names[0], nc[names[0]].dimensions
         leading = axes[:-3]
         if axes[-3:] != ("z", "y", "x") or leading not in (
-            ("t",), ("member",), ("t", "member"), ("experiment", "t"), ("experiment", "t", "member"),
+            ("t",), ("member",), ("t", "member"), ("member", "t"),
+            ("experiment", "t"), ("experiment", "t", "member"), ("experiment", "member", "t"),
         ):  # fmt: skip
-            raise FileError(f"{path}: {name} has dimensions {axes}; use ([experiment,] t, [member,] z, y, x)")
+            raise FileError(f"{path}: {name} has dimensions {axes}; use ([experiment,] [member,] t, z, y, x)")
         sizes = nc[name].shape[-3:]
         if sizes != model.shape:
             raise FileError(f"{path}: (z, y, x) = {sizes}, but the surrogate's states are {model.shape}; give another")
@@ -102,11 +103,12 @@ def of_file(path: str | Path, model: SQGConfig, experiment: str | None = None) -
         truth = ("pv" if leading == ("t",) else None) if name == "pv" else "pv_truth"
         truth = truth if truth in nc.variables else None
     members = "member" in leading
-    before = () if row is None else (row,)
+    before, outside = () if row is None else (row,), leading[-2:] == ("member", "t")
     at = lambda numbers: () if leading == ("member",) else (np.asarray(numbers),)
 
     def read(numbers):
-        states = _values(path, name, (*before, *at(numbers)))
+        states = _values(path, name, (*before, *([slice(None)] if outside else []), *at(numbers)))
+        states = states.swapaxes(0, 1) if outside else states
         states = states if "t" in leading else states[None]
         if members:  # a smaller ensemble than the largest of the file ends in missing values
             states = states[:, ~np.isnan(states).all((0, 2, 3, 4))]

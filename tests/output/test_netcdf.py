@@ -311,13 +311,13 @@ def test_analyses(tmp_path, config):
     with xarray.open_dataset(path) as data:
         assert data[f"{stem}_truth"].dims == ("t", *space)
         assert data[f"{stem}_spread"].dims == ("experiment", "t", *space)
-        assert data[f"{stem}_members"].dims == ("experiment", "t", "member", *space)
+        assert data[f"{stem}_members"].dims == ("experiment", "member", "t", *space)
         letkf, ensf = data.sel(experiment="LETKF"), data.sel(experiment="EnSF")
         np.testing.assert_array_equal(data[f"{stem}_truth"], truth)
         np.testing.assert_array_equal(letkf[f"{stem}_mean"], mean)
         np.testing.assert_array_equal(letkf[f"{stem}_spread"], spread)
-        np.testing.assert_array_equal(letkf[f"{stem}_members"][:, :3], members)
-        assert np.isnan(letkf[f"{stem}_members"][:, 3:]).all()  # a smaller ensemble than the largest
+        np.testing.assert_array_equal(letkf[f"{stem}_members"][:3].transpose("t", "member", ...), members)
+        assert np.isnan(letkf[f"{stem}_members"][3:]).all()  # a smaller ensemble than the largest
         assert np.isnan(ensf[f"{stem}_mean"]).all()
         assert list(data.cycles) == [0, 4]
         np.testing.assert_array_equal((data.t - data.t[0]) / np.timedelta64(1, "h"), hours)
