@@ -4,9 +4,10 @@ The floors, from the ground: `numerics` and `parallel`; `models` and `observatio
 `diagnostics`; `twin`; `output`; `config`; `experiment` and `compare`. Each imports from below only. `import jaxda`
 imports none of them: `jaxda.models.sqg` is there when it is used.
 
->>> import jaxda
->>> jaxda.models.sqg.SQGConfig(N=16).shape
-(2, 16, 16)
+Examples:
+    >>> import jaxda
+    >>> jaxda.models.sqg.SQGConfig(N=16).shape
+    (2, 16, 16)
 """
 
 from jaxda import lazy

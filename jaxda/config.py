@@ -205,6 +205,15 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, kind: type =
 
     Raises:
         ValueError: one line that names the file or field, the value and the cure.
+
+    Examples:
+        >>> config = read("configs/quickstart.toml", {"members": 40, "filters.LETKF.cutoff": 1500.0})
+        >>> config.members, config.filters["LETKF"]
+        (40, LETKFConfig(cutoff=1500.0))
+        >>> read("configs/quickstart.toml", {"cycels": 3})
+        Traceback (most recent call last):
+            ...
+        ValueError: configs/quickstart.toml: cycels = 3: there is no such field; see --help for those there are
     """
     path = Path(path)
     try:
@@ -273,6 +282,10 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
 
     Raises:
         ValueError: a word where a flag should be, or a flag without a value.
+
+    Examples:
+        >>> parse_overrides(["--members", "40", "--shocks.kind", "transient"])
+        {'members': 40, 'shocks.kind': 'transient'}
     """
     overrides = {}
     words = iter(arguments)

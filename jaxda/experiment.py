@@ -177,6 +177,12 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
 
     Raises:
         ValueError: settings or files that do not fit, or a truth or observations that are not finite.
+
+    Examples:
+        >>> from jaxda import config
+        >>> world = make_world(config.read("configs/small.toml", {"model.N": 16, "cycles": 3, "nature.spinup_days": 5}))
+        >>> world.truth.shape, world.first_ensemble(7).shape
+        ((3, 2, 16, 16), (7, 2, 16, 16))
     """
     key = keys(config.seed)
     shape = config.model.shape

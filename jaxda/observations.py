@@ -65,6 +65,12 @@ class PointFunction(NamedTuple):
     """A function of one value; its inverse (values, sigma) -> x, None where it has none; s if it is arctan(s x).
 
     `linear` saves filters the iterations that a slope which changes with x needs.
+
+    Examples:
+        >>> wind = PointFunction(jnp.abs)
+        >>> operator = make_operator(ObservationConfig(), (4,), function=wind)
+        >>> operator(jnp.array([-1.0, 2.0, -3.0, 0.5])).tolist()
+        [1.0, 2.0, 3.0, 0.5]
     """
 
     apply: Callable[[Array], Array]
@@ -180,6 +186,12 @@ def make_operator(
 
     Raises:
         ValueError: an operator that does not keep the shape, a spacing that does not divide the grid.
+
+    Examples:
+        >>> network = ObservationConfig(operator="identity", positions=((0.5,), (3.0,)))
+        >>> operator = make_operator(network, (4,))
+        >>> operator(jnp.array([0.0, 10.0, 20.0, 30.0])).tolist()
+        [5.0, 30.0]
     """
     n = shape[-1]
     if n % config.spacing:
@@ -224,6 +236,13 @@ def make_network(
     Raises:
         ValueError: sigma of another shape, not positive, or with a precision out of range; a fraction that leaves no
             site.
+
+    Examples:
+        >>> network = ObservationConfig(operator="identity", sigma=0.5, fraction=0.5)
+        >>> observe = make_network(network, make_operator(network, (8,)))
+        >>> y = observe(jax.random.key(0), jnp.zeros(8))
+        >>> int(jnp.isnan(y.values).sum()), sorted(set(y.precision.tolist()))
+        (4, [0.0, 4.0])
     """
     shape = operator.values_shape
     on_grid = operator.positions is None
@@ -311,6 +330,13 @@ def screened(operator: Operator, ensemble: Array, observation: Observation, limi
     Args:
         ensemble: forecast members `(M, *shape)`, M >= 2.
         limit: inf rejects nothing by its size.
+
+    Examples:
+        >>> operator = make_operator(ObservationConfig(operator="identity"), (4,))
+        >>> ensemble = jnp.array([-1.0, 0.0, 1.0])[:, None] * jnp.ones(4)
+        >>> y = Observation(jnp.array([0.1, -0.5, 1000.0, 0.3]), jnp.ones(4))
+        >>> screened(operator, ensemble, y, limit=20.0).precision.tolist()
+        [1.0, 1.0, 0.0, 1.0]
     """
     values, precision = observation
     h = operator(ensemble)
@@ -326,7 +352,12 @@ def screened(operator: Operator, ensemble: Array, observation: Observation, limi
 
 
 def cleaned(observation: Observation) -> Observation:
-    """The same with values that say nothing set to zero at precision zero: what every filter does first."""
+    """The same with values that say nothing set to zero at precision zero: what every filter does first.
+
+    Examples:
+        >>> cleaned(Observation(jnp.array([2.0, jnp.nan]), jnp.array([4.0, 4.0]))).precision.tolist()
+        [4.0, 0.0]
+    """
     values, precision = observation
     seen = jnp.isfinite(values) & jnp.isfinite(precision) & (precision > 0)
     return Observation(jnp.where(seen, values, 0.0), jnp.where(seen, precision, 0.0))
@@ -344,7 +375,14 @@ def linearised(operator: Operator, observation: Observation, x: Array) -> tuple[
 
 
 def likelihood_score(operator: Operator, observation: Observation, x: Array) -> Array:
-    """Gradient of log p(y | x) with respect to one state x, `(*shape)`; the observation is cleaned."""
+    """Gradient of log p(y | x) with respect to one state x, `(*shape)`; the observation is cleaned.
+
+    Examples:
+        >>> operator = make_operator(ObservationConfig(operator="identity"), (2,))
+        >>> y = Observation(jnp.array([1.0, 5.0]), jnp.array([4.0, 0.0]))  # the second is not observed
+        >>> likelihood_score(operator, y, jnp.zeros(2)).tolist()
+        [4.0, 0.0]
+    """
     hx, slope, precision = linearised(operator, observation, x)
     return operator.spread(slope * precision * (observation.values - hx))
 

@@ -16,9 +16,10 @@ FEW = 4
 def brief(value) -> str:
     """A value in a few words.
 
-    >>> import numpy as np
-    >>> brief(np.array([[1.0, np.nan], [3.0, 2.0], [0.0, 0.0]], np.float32))
-    'float32[3, 2] from 0 to 3, 1 NaN'
+    Examples:
+        >>> import numpy as np
+        >>> brief(np.array([[1.0, np.nan], [3.0, 2.0], [0.0, 0.0]], np.float32))
+        'float32[3, 2] from 0 to 3, 1 NaN'
     """
     if dataclasses.is_dataclass(value) or (isinstance(value, tuple) and hasattr(value, "_fields")):
         return repr(value)

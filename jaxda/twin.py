@@ -99,7 +99,12 @@ class Keys(NamedTuple):
 
 
 def keys(key: Array, number: int | Array) -> Keys:
-    """The keys of cycle `number` of an experiment's key."""
+    """The keys of cycle `number` of an experiment's key.
+
+    Examples:
+        >>> keys(jax.random.key(0), 3)._fields
+        ('observe', 'analysis', 'forecast', 'learn')
+    """
     own = jax.random.fold_in(key, number)
     return Keys(*jax.random.split(own, 3), jax.random.fold_in(own, 3), jax.random.fold_in(own, 4))
 
@@ -191,6 +196,23 @@ def cycle(key: Array, ensemble: Array, truth: Array, *, forecast: Forecast, **re
 
     Returns:
         The forecast for the cycle after the last; the series of scores and fields.
+
+    Examples:
+        >>> from jaxda import observations
+        >>> from jaxda.models import lorenz96
+        >>> advance = lorenz96.make_advance(lorenz96.Lorenz96Config(dim=8), 1)
+        >>> network = observations.ObservationConfig(operator="identity")
+        >>> operator = observations.make_operator(network, (8,))
+        >>> ensemble, (scores, fields) = cycle(
+        ...     jax.random.key(0),
+        ...     jax.random.normal(jax.random.key(1), (5, 8)),
+        ...     jnp.full((4, 8), 8.0),  # a truth at rest
+        ...     forecast=lambda key, members: advance(members),
+        ...     observe=observations.make_network(network, operator),
+        ...     analysis=lambda key, members, observation: members,
+        ... )
+        >>> ensemble.shape, scores.rmse_a.shape, fields.mean.shape
+        ((5, 8), (4,), (4, 8))
     """
     plain = lambda key, number, model, ensemble: (forecast(key, ensemble), 0)
     (ensemble, _), (scores, fields, _) = coupled_cycle(key, Coupled(ensemble, None), truth, forecast=plain, **rest)

@@ -9,7 +9,12 @@ from jax import Array
 
 
 def rmse(estimate: Array, truth: Array) -> Array:
-    """Root of the mean squared difference over all points, in the unit of the states."""
+    """Root of the mean squared difference over all points, in the unit of the states.
+
+    Examples:
+        >>> round(float(rmse(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]))), 3)
+        1.414
+    """
     return jnp.sqrt(jnp.mean((estimate - truth) ** 2))
 
 
@@ -23,6 +28,10 @@ def mean_spread(ensemble: Array) -> Array:
 
     For a reliable ensemble its square is M/(M + 1) of the squared `rmse` of the mean, in expectation
     (Fortin et al. 2014, J. Hydrometeor. 15, eq. 15).
+
+    Examples:
+        >>> float(mean_spread(jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])))
+        2.0
     """
     return jnp.sqrt(jnp.mean(jnp.var(ensemble, axis=0, ddof=1)))
 
@@ -31,6 +40,10 @@ def anomaly_correlation(forecast: Array, truth: Array) -> Array:
     """Correlation of two anomalies over all points, not centred: 1 for equal ones, 0 for a forecast that knows nothing.
 
     Wilks 2019, "Statistical Methods in the Atmospheric Sciences", Sec. 9.8 (the uncentred form).
+
+    Examples:
+        >>> float(anomaly_correlation(jnp.array([1.0, -2.0]), jnp.array([2.0, -4.0])))
+        1.0
     """
     return jnp.sum(forecast * truth) / jnp.sqrt(jnp.sum(forecast**2) * jnp.sum(truth**2))
 

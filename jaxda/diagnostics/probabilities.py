@@ -33,6 +33,11 @@ def crps(ensemble: Array, truth: Array) -> Array:
     Args:
         ensemble: `(M, *shape)`, M >= 2.
         truth: `(*shape)`.
+
+    Examples:
+        >>> ensemble = jnp.array([[0.0], [1.0], [2.0]])
+        >>> [round(float(crps(ensemble, jnp.array([truth]))), 3) for truth in (1.0, 5.0)]
+        [0.0, 3.333]
     """
     return jnp.mean(jnp.abs(ensemble - truth).mean(0) - 0.5 * pair_distance(ensemble))
 

@@ -21,6 +21,11 @@ def variance_spectrum(field: Array) -> Array:
     """Mean square of fields `(..., N, N)` by integer wavenumber, `(..., N//2 + 1)`, in the squared unit of the field.
 
     It sums to the mean square exactly (Parseval). Wavenumber 0 is the squared mean; the last holds the corners too.
+
+    Examples:
+        >>> wave = jnp.sin(jnp.pi / 4 * jnp.arange(8)) * jnp.ones((8, 1))  # one wave along x
+        >>> [round(ring, 3) for ring in variance_spectrum(wave).tolist()]
+        [0.0, 0.5, 0.0, 0.0, 0.0]
     """
     n = field.shape[-1]
     return spectral.isotropic_spectrum(jnp.abs(jnp.fft.rfft2(field)) ** 2 / n**4, n)

@@ -61,6 +61,15 @@ def make_observations_only(operator: Operator, climate: Climate):
 
     Raises:
         ValueError: an operator whose function has no inverse.
+
+    Examples:
+        >>> from jaxda import observations
+        >>> operator = observations.make_operator(observations.ObservationConfig(operator="identity"), (2,))
+        >>> climate = Climate(jnp.zeros(2), jnp.ones(2))
+        >>> y = Observation(jnp.array([2.0, 2.0]), jnp.array([1.0, 0.0]))
+        >>> analysis = make_observations_only(operator, climate)
+        >>> [abs(round(x, 3)) for x in analysis(jax.random.key(0), jnp.zeros((4, 2)), y).mean(0).tolist()]
+        [2.0, 0.0]
     """
     if operator.function.invert is None:
         raise ValueError("observations-only needs the inverse of the operator's function; give PointFunction.invert")
@@ -87,6 +96,15 @@ def make_climatology(operator: Operator, climate: Climate, iterations: int = 40,
     linear operator on grid points that is optimal interpolation, m + v/(v + R) (y - m). Where the operator
     saturates, full steps would jump for ever between the climate's mean and far beyond the data; so a step is at
     most `shrink`^k climate spreads, 1/(1 - shrink) of them in all.
+
+    Examples:
+        >>> from jaxda import observations
+        >>> operator = observations.make_operator(observations.ObservationConfig(operator="identity"), (2,))
+        >>> climate = Climate(jnp.zeros(2), jnp.ones(2))
+        >>> y = Observation(jnp.array([2.0, 2.0]), jnp.array([1.0, 0.0]))  # as precise as the climate; not observed
+        >>> analysis = make_climatology(operator, climate)
+        >>> [abs(round(x, 3)) for x in analysis(jax.random.key(0), jnp.zeros((4, 2)), y).mean(0).tolist()]
+        [1.0, 0.0]
     """
 
     def analysis(key: Array, ensemble: Array, observation: Observation) -> Array:

@@ -291,6 +291,16 @@ def make_analysis(config: EnSFConfig, operator: Operator, initial_spread: float 
     Raises:
         ValueError: `spread_cap` without an initial spread, the tan likelihood of another operator; at the call, members
             that do not divide over the devices.
+
+    Examples:
+        >>> from jaxda import observations
+        >>> operator = observations.make_operator(observations.ObservationConfig(operator="identity"), (8,))
+        >>> config = EnSFConfig(integrator="exponential", steps=50)
+        >>> analysis = jax.jit(make_analysis(config, operator, initial_spread=1.0))
+        >>> ensemble = jax.random.normal(jax.random.key(0), (6, 8))
+        >>> found = analysis(jax.random.key(1), ensemble, Observation(jnp.full(8, 2.0), jnp.full(8, 100.0)))
+        >>> bool(jnp.abs(found.mean(0) - 2.0).max() < jnp.abs(ensemble.mean(0) - 2.0).max())
+        True
     """
     capped = math.isfinite(config.spread_cap)
     if capped and not initial_spread:

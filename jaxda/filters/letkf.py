@@ -93,6 +93,16 @@ def make_analysis(
     Raises:
         ValueError: a cut-off under the grid spacing, so that points between observations see none of them;
             `additive` without two climate states.
+
+    Examples:
+        >>> from jaxda import observations
+        >>> operator = observations.make_operator(observations.ObservationConfig(operator="identity"), (8,))
+        >>> geometry = Geometry((8,), spacing=1.0)  # a circle of 8 points
+        >>> analysis = jax.jit(make_analysis(LETKFConfig(cutoff=3.0, rtps=0.0), geometry, operator))
+        >>> ensemble = jax.random.normal(jax.random.key(0), (6, 8))
+        >>> found = analysis(jax.random.key(1), ensemble, Observation(jnp.full(8, 2.0), jnp.full(8, 100.0)))
+        >>> bool(jnp.abs(found.mean(0) - 2.0).max() < jnp.abs(ensemble.mean(0) - 2.0).max())
+        True
     """
     if config.cutoff < geometry.spacing:
         raise ValueError(f"cutoff = {config.cutoff:g} is under the grid spacing; use at least {geometry.spacing:g}")

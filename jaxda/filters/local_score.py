@@ -216,6 +216,16 @@ def make_analysis(config: LocalScoreConfig, geometry: Geometry, operator: Operat
 
     Raises:
         ValueError: a cut-off under the grid spacing, more regions than points, no cut-off where the geometry has none.
+
+    Examples:
+        >>> from jaxda import observations
+        >>> operator = observations.make_operator(observations.ObservationConfig(operator="identity"), (8,))
+        >>> geometry = Geometry((8,), spacing=1.0, cutoff=4.0)  # a circle of 8 points
+        >>> analysis = jax.jit(make_analysis(LocalScoreConfig(), geometry, operator))
+        >>> ensemble = jax.random.normal(jax.random.key(0), (6, 8))
+        >>> found = analysis(jax.random.key(1), ensemble, Observation(jnp.full(8, 2.0), jnp.full(8, 100.0)))
+        >>> bool(jnp.abs(found.mean(0) - 2.0).max() < jnp.abs(ensemble.mean(0) - 2.0).max())
+        True
     """
     cutoff = geometry.cutoff if config.cutoff is None else config.cutoff
     if cutoff is None:

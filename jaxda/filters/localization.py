@@ -27,6 +27,11 @@ class Geometry:
     Attributes:
         boundary_distance: at which the two boundaries stand apart, None without boundaries.
         cutoff: zero radius of the taper that suits the model, None where nobody knows.
+
+    Examples:
+        >>> from jaxda.models import sqg
+        >>> Geometry.of(sqg.SQGConfig(N=16))
+        Geometry(shape=(2, 16, 16), spacing=1250.0, boundary_distance=1000.0, cutoff=2250.0)
     """
 
     shape: tuple[int, ...]
@@ -51,7 +56,12 @@ class Geometry:
 
 
 def gaspari_cohn(r: np.ndarray) -> np.ndarray:
-    """Taper of Gaspari & Cohn (1999, eq. 4.10) with zero radius 1: one at r = 0, zero from r = 1 on."""
+    """Taper of Gaspari & Cohn (1999, eq. 4.10) with zero radius 1: one at r = 0, zero from r = 1 on.
+
+    Examples:
+        >>> [round(float(taper), 3) for taper in gaspari_cohn([0.0, 0.25, 0.5, 1.0])]
+        [1.0, 0.685, 0.208, 0.0]
+    """
     z = 2.0 * np.abs(np.asarray(r, float))
     near = 1.0 + z**2 * (-5 / 3 + z * (5 / 8 + z * (1 / 2 - z / 4)))
     safe = np.maximum(z, 1e-30)

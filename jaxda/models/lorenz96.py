@@ -94,6 +94,16 @@ def initial_state(key: Array, config: Lorenz96Config) -> Array:
 
 
 def make_advance(config: Lorenz96Config, n_steps: int, dtype=None) -> timestep.Step:
-    """States `(..., d)` -> the same `n_steps` later."""
+    """States `(..., d)` -> the same `n_steps` later.
+
+    Examples:
+        >>> config = Lorenz96Config(dim=8)
+        >>> advance = jax.jit(make_advance(config, 4))  # 4 steps of 0.05
+        >>> advance(initial_state(jax.random.key(0), config)).shape
+        (8,)
+        >>> at_rest = jax.numpy.full((2, 8), 8.0)  # x = F moves nowhere
+        >>> bool((advance(at_rest) == at_rest).all())
+        True
+    """
     params = make_params(config, dtype)
     return timestep.repeated(lambda x: step(params, x), n_steps)

@@ -66,7 +66,14 @@ def _even(n: int) -> int:
 
 @settings
 class SQGConfig:
-    """Settings of the SQG model, under the names that sqgturb's files use."""
+    """Settings of the SQG model, under the names that sqgturb's files use.
+
+    Examples:
+        >>> SQGConfig(N=128)
+        SQGConfig(N=128, dt=600.0, diff_efold=28800.0)
+        >>> round(SQGConfig(N=128).kelvin, 5)  # K for each m/s of PV
+        0.00306
+    """
 
     kind: Literal["sqg"] = described("sqg", "forecast model")
     N: Annotated[int, Field(ge=8, lt=2**16), AfterValidator(_even)] = described(
@@ -319,7 +326,15 @@ def advance(params: SQGParams, pv: Array, n_steps: int) -> Array:
 
 
 def make_advance(config: SQGConfig, n_steps: int, dtype=None) -> timestep.Step:
-    """PV on the grid, `(..., 2, N, N)` in m/s -> the same `n_steps` later."""
+    """PV on the grid, `(..., 2, N, N)` in m/s -> the same `n_steps` later.
+
+    Examples:
+        >>> config = SQGConfig(N=16)
+        >>> advance = jax.jit(make_advance(config, 9))  # 9 steps of 4800 s: 12 h
+        >>> ensemble = jnp.stack([initial_state(jax.random.key(m), config) for m in range(3)])
+        >>> advance(ensemble).shape
+        (3, 2, 16, 16)
+    """
     params = make_params(config, dtype)
     return lambda pv: advance(params, pv, n_steps)
 
@@ -342,7 +357,14 @@ def initial_state(key: Array, config: SQGConfig) -> Array:
 
 
 def kinetic_energy_spectrum(params: SQGParams, pv: Array) -> Array:
-    """Kinetic energy by integer wavenumber at each boundary, m^2/s^2, `(..., 2, N/2+1)` for PV `(..., 2, N, N)`."""
+    """Kinetic energy by integer wavenumber at each boundary, m^2/s^2, `(..., 2, N/2+1)` for PV `(..., 2, N, N)`.
+
+    Examples:
+        >>> config = SQGConfig(N=16)
+        >>> energy = kinetic_energy_spectrum(make_params(config), jet(config))
+        >>> energy.shape, int(energy[0].argmax())  # the jet is one wave along y
+        ((2, 9), 1)
+    """
     psih = invert(params, jnp.fft.rfft2(pv))
     wavenumber_squared = params.k[None, :] ** 2 + params.l[:, None] ** 2
     return spectral.isotropic_spectrum(0.5 * wavenumber_squared * jnp.abs(psih) ** 2 / params.n**4, params.n)

@@ -296,6 +296,12 @@ def apply(
 
     Returns:
         Normalised states, of the shape and type of x.
+
+    Examples:
+        >>> config = ViTConfig(image_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2)
+        >>> params = init(jax.random.key(0), config)
+        >>> jax.jit(lambda x: apply(config, params, x, jnp.full(3, 0.5)))(jnp.zeros((3, 2, 8, 8))).shape  # half a day
+        (3, 2, 8, 8)
     """
     trunk_graph, block_graph = _graphs(config)
     trunk = nnx.merge(trunk_graph, nnx.State(whole("trunk", params["trunk"]) if whole else params["trunk"]))
