@@ -1,7 +1,8 @@
 """Run one twin experiment: python scripts/osse.py CONFIG [--out DIR] [--resume] [--cycles N] [--any.field value ...].
 
 Reads a TOML file, makes or reads the nature run, runs every filter of the file on the same truth and observations,
-writes scores.csv, scores.json, analysis.nc, figures/ and the resolved config.toml to DIR, and prints the score table.
+writes scores.csv, scores.json, analysis.nc, diagnostics.nc, figures/ and the resolved config.toml to DIR, and prints
+the score table.
 Started as several processes by srun, mpirun or torchrun it is one run on the devices of all (JAXDA_LAUNCH=single: as
 many runs); members have to divide over the processes. With --resume the same command goes on where it was interrupted
 and gives what an unbroken run gives.
@@ -19,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxda import config as configuration
-from jaxda import experiment, resuming
-from jaxda.output import analysis_file, plots, record, report
+from jaxda import experiment, figures, resuming
+from jaxda.output import analysis_file, diagnostics_file, record, report
 from jaxda.output.atomic import replacing
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
@@ -59,7 +60,11 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
                 out / "analysis.nc", config.model, names, hours, members=members, resume=True
             )
             stack.enter_context(file).write_truth(0, world.truth)
-        records, last = {}, {}
+        detail = None
+        if writes:
+            sizes = {name: config.members_of(name) for name in names}
+            detail = diagnostics_file.DiagnosticsFile(out / diagnostics_file.NAME, config.model, sizes, hours)
+        records = {}
         advance = stack.enter_context(bar("cycles", config.cycles * len(names), "cycles"))
         for name, analysis in analyses.items():
             with resuming.Progress(config, out, name) as progress:
@@ -68,19 +73,20 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
                     advance(len(chunk.scores.rmse_a), name)
                     if file and chunk.fields is not None:
                         file.write(name, chunk.first, chunk.fields.mean, chunk.fields.spread, chunk.fields.members)
+                    if detail and chunk.fields is not None:
+                        seen = world.seen_by(config.filters[name])[chunk.done - 1]
+                        detail.write(name, chunk.first, chunk.fields, np.asarray(seen))
                     progress.save(chunk)
 
                 records[name] = experiment.run_filter(
                     config, world, name, analysis, forecasters.pop(name), keep, progress.load
                 )
-                last[name] = progress.mean
             if writes:
                 report.write_scores(out, records, config.interval_hours)
     if writes:
         report.write_json(out / "scores.json", records, dataclasses.asdict(config))
         if config.output.figures:
-            truths = {name: np.asarray(world.seen_by(config.filters[name])[-1]) for name in names}
-            plots.of_run(out / "figures", config, records, hours, truths, last)
+            figures.draw(out)
         report.print_lines([report.score_table(config.title or out.name, records, config.unit), f"written to {out}"])
     return 0 if all(record.status == "ok" for record in records.values()) else 3
 

@@ -32,6 +32,7 @@ FLOORS = {
     "conversion": 8,
     "experiment": 9,
     "realtime": 10,
+    "figures": 10,
     "resuming": 10,
     "tuning": 10,
     "benchmarks": 10,
