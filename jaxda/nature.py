@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxda.models import sqg
-from jaxda.output import netcdf, plots
+from jaxda.output import netcdf, spectrum_plots
 
 DAY = 86400.0
 
@@ -111,5 +111,5 @@ def draw(out: Path, figure: Path) -> netcdf.NatureRun:
     days = run.times[[0, -1]] / DAY
     when = f"mean of {len(run.times)} states, day {days[0]:g} to {days[1]:g}"
     title = f"N = {run.config.N}, U = {run.config.U:g} m/s, {when}"
-    plots.spectrum(figure, spectra, run.config.L, title)
+    spectrum_plots.spectrum(figure, spectra, run.config.L, title)
     return run

@@ -9,6 +9,7 @@ that was never interrupted.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,11 +18,13 @@ import numpy as np
 from jaxda import config as configuration
 from jaxda import twin
 from jaxda.config import ExperimentConfig
-from jaxda.experiment import Chunk, joined
-from jaxda.output import checksums, record, report
+from jaxda.diagnostics import SpreadSkill
+from jaxda.experiment import Chunk, World, joined
+from jaxda.output import checksums, diagnostics_file, record, report
 from jaxda.output.analysis_file import AnalysisFile
 from jaxda.output.atomic import replacing
 from jaxda.output.checkpoint import Checkpoints, plain_values
+from jaxda.output.diagnostics_file import DiagnosticsFile
 from jaxda.output.field_parts import FieldParts
 from jaxda.output.netcdf import FileError
 from jaxda.parallel import launch
@@ -30,9 +33,9 @@ from jaxda.training.online import Learned
 from jaxda.twin import Coupled
 
 #: of the folder of a run: its checkpoints, and what its analyses become
-FOLDER, ANALYSES = "checkpoints", "analysis.nc"
+FOLDER, ANALYSES, DIAGNOSTICS = "checkpoints", "analysis.nc", diagnostics_file.NAME
 #: files that a finished run has the checksums of
-OUTPUTS = (ANALYSES, "config.toml", "online.csv", "record.json", "scores.csv", "scores.json")
+OUTPUTS = (ANALYSES, DIAGNOSTICS, "config.toml", "online.csv", "record.json", "scores.csv", "scores.json")
 
 
 def begun(folder: Path) -> bool:
@@ -60,34 +63,65 @@ def require_same(config: ExperimentConfig, folder: Path) -> None:
             raise FileError(f"{folder}: {wrong}; remove {ANALYSES} and {checksums.NAME}, and --resume makes them again")
 
 
-def finish(config: ExperimentConfig, out: Path, hours: np.ndarray, truth) -> None:
-    """Join the files of the analyses to one, and write the checksums of what the run has made.
+def finish(config: ExperimentConfig, out: Path, hours: np.ndarray, world: World) -> None:
+    """Join the files of the chunks to analysis.nc and diagnostics.nc, and write the checksums of what the run has made.
 
     Args:
-        hours: times of the cycles `(T,)` [h]; truth: its states `(T, *shape)`.
+        hours: times of the cycles `(T,)` [h].
 
     Raises:
         FileError: a chunk that is missing or is not what was written, a disk that is full.
     """
-    parts, names = FieldParts(out), list(config.filters)
+    parts, sizes = FieldParts(out), {name: config.members_of(name) for name in config.filters}
     if config.output.fields and not (out / ANALYSES).exists():
-        members = max(map(config.members_of, names)) if config.output.members else 0
+        members = max(sizes.values()) if config.output.members else 0
         with (
             replacing(out / ANALYSES) as hidden,
-            AnalysisFile(hidden, config.model, names, hours, members=members) as file,
+            AnalysisFile(hidden, config.model, list(sizes), hours, members=members) as file,
         ):
-            file.write_truth(0, truth)
-            for name in names:
-                done = 0
-                for first, count, fields in parts.read(name):
-                    done = first + count
-                    if fields:
-                        file.write(name, first, **fields)
-                if done != config.cycles:
-                    lost = f"analyses of {name} from cycle {done} on are missing"
-                    raise FileError(f"{parts.folder}: {lost}; --resume makes them again")
+            file.write_truth(0, world.truth)
+            for name in sizes:
+                for first, fields in _chunks(config, parts, name):
+                    file.write(name, first, fields.mean, fields.spread, fields.members)
+    if not (out / DIAGNOSTICS).exists():
+        with (
+            replacing(out / DIAGNOSTICS) as hidden,
+            DiagnosticsFile(hidden, config.model, sizes, hours) as file,
+        ):
+            for name in sizes:
+                seen = world.seen_by(config.filters[name])
+                for first, fields in _chunks(config, parts, name):
+                    file.write(name, first, fields, np.asarray(seen[first + len(fields.detail.ranks) - 1]))
     parts.remove()
     checksums.write(out, [name for name in OUTPUTS if (out / name).exists()])
+
+
+def _chunks(config: ExperimentConfig, parts: FieldParts, name: str) -> Iterator[tuple[int, twin.Fields]]:
+    """First cycle and fields of each chunk of an experiment that has any; raises FileError where one is missing."""
+    done = 0
+    for first, count, arrays in parts.read(name):
+        done = first + count
+        if arrays:
+            yield first, _fields_of(arrays)
+    if done != config.cycles:
+        lost = f"analyses of {name} from cycle {done} on are missing"
+        raise FileError(f"{parts.folder}: {lost}; --resume makes them again")
+
+
+def _arrays_of(fields: twin.Fields, whole: bool) -> dict[str, np.ndarray]:
+    """Those of a chunk by name; where not the `whole` is asked for, of mean and spread the last ones alone."""
+    rows = slice(None) if whole else slice(-1, None)
+    own = {"mean": fields.mean[rows], "spread": fields.spread[rows], "members": fields.members if whole else None}
+    own |= {"ranks": fields.detail.ranks, "spectra": fields.detail.spectra}
+    own |= {f"skill_{name}": values for name, values in fields.detail.skill._asdict().items()}
+    return {name: np.asarray(values) for name, values in own.items() if values is not None}
+
+
+def _fields_of(arrays: dict[str, np.ndarray]) -> twin.Fields:
+    """What `_arrays_of` is of."""
+    skill = SpreadSkill(*(arrays[f"skill_{name}"] for name in SpreadSkill._fields))
+    detail = twin.Detail(arrays["ranks"], skill, arrays.get("spectra"))
+    return twin.Fields(arrays["mean"], arrays["spread"], arrays.get("members"), detail)
 
 
 class Progress:
@@ -100,7 +134,7 @@ class Progress:
     def __init__(self, config: ExperimentConfig, out: Path, name: str):
         self._learns, self._shape = config.filters[name].online, config.model.shape
         self._config, self._name, self._parts, upto = config, name, None, None
-        if config.output.fields and not (out / ANALYSES).exists():
+        if not (out / DIAGNOSTICS).exists() or (config.output.fields and not (out / ANALYSES).exists()):
             self._parts = FieldParts(out)
             done, trouble = self._parts.whole(name)
             if trouble:
@@ -121,10 +155,7 @@ class Progress:
         if chunk.fields is not None:
             self.mean = np.asarray(chunk.fields.mean[-1])
         if self._parts and jax.process_index() == 0:
-            fields = (
-                {name: getattr(chunk.fields, name) for name in ("mean", "spread", "members")} if chunk.fields else {}
-            )
-            fields = {name: np.asarray(values) for name, values in fields.items() if values is not None}
+            fields = _arrays_of(chunk.fields, self._config.output.fields) if chunk.fields else {}
             self._parts.write(self._name, chunk.first, chunk.done - chunk.first, fields)
         scores, learned = joined([*self._chunks, chunk])
         seconds = [c.seconds * (c.done - c.first) for c in (*self._chunks, chunk)]

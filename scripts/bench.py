@@ -44,7 +44,7 @@ from jaxda.benchmarks.catalogue import ALIASES, BENCHMARKS, VIT, Sizes
 from jaxda.filters import ensf
 from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
-from jaxda.output import bench_plots, plots, report
+from jaxda.output import bench_plots, report, style
 from jaxda.parallel import launch
 from jaxda.settings import Parser, at_least, one_line, place
 
@@ -138,8 +138,8 @@ def require_files(given: argparse.Namespace) -> None:
     for flag in ("json", "heatmap", "figure"):
         path = getattr(given, flag)
         report.new_file(f"--{flag}", path)
-        if path and flag != "json" and path.suffix not in plots.FORMATS:
-            raise ValueError(f"--{flag} {path}: ends in none of {', '.join(plots.FORMATS)}; use one")
+        if path and flag != "json" and path.suffix not in style.FORMATS:
+            raise ValueError(f"--{flag} {path}: ends in none of {', '.join(style.FORMATS)}; use one")
     asked = [flag for flag in ("search", "heatmap") if getattr(given, flag)]
     if asked and "vit-train" not in given.names:
         raise ValueError(f"--{asked[0]}: is of vit-train, which is not among the names; add it")
@@ -218,7 +218,7 @@ def trainings(given: argparse.Namespace) -> list:
     if given.heatmap:
         sizes = (given.widths, given.heads_list, given.ratios)
         found = {tuple(size): rate for *size, rate in vit.grid(config, batch, *sizes, given.repeats)}
-        plots.rates(given.heatmap, found, f"{config.depth} layers, batch {batch}, {report.versions()['device']}")
+        bench_plots.rates(given.heatmap, found, f"{config.depth} layers, batch {batch}, {report.versions()['device']}")
         shown.append(tables.heatmap(found))
     return shown
 

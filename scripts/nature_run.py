@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from jaxda import nature
 from jaxda.models import sqg
-from jaxda.output import netcdf, plots, progress
+from jaxda.output import netcdf, progress, style
 from jaxda.parallel import launch
 from jaxda.settings import Parser, one_line, place
 
@@ -115,7 +115,7 @@ def resume(o: argparse.Namespace) -> None:
 
 def check_outputs(out: Path, figure: Path, extend: bool) -> None:
     """Raise InputError where the files cannot be made."""
-    for option, path, endings in (("--out", out, (".nc",)), ("--figure", figure, plots.FORMATS)):
+    for option, path, endings in (("--out", out, (".nc",)), ("--figure", figure, style.FORMATS)):
         if path.suffix not in endings:
             raise InputError(f"{option} {path} is of unknown kind; give a name that ends in {' or '.join(endings)}")
     if out.exists() and not extend:

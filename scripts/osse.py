@@ -1,8 +1,8 @@
 """Run one twin experiment: python scripts/osse.py CONFIG [--out DIR] [--resume] [--cycles N] [--any.field value ...].
 
 Reads a TOML file, makes or reads the nature run, runs every filter of the file on the same truth and observations,
-writes scores.csv, scores.json, analysis.nc, figures/, the resolved config.toml and checksums of these (SHA256SUMS) to
-DIR, and prints the score table.
+writes scores.csv, scores.json, analysis.nc, diagnostics.nc, figures/, the resolved config.toml and checksums of these
+(SHA256SUMS) to DIR, and prints the score table.
 Started as several processes by srun, mpirun or torchrun it is one run on the devices of all (JAXDA_LAUNCH=single: as
 many runs); members have to divide over the processes. With --resume, or where Slurm has requeued its job, the same
 command goes on where it was interrupted and gives what an unbroken run gives.
@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxda import config as configuration
-from jaxda import experiment, resuming
-from jaxda.output import plots, record, report
+from jaxda import experiment, figures, resuming
+from jaxda.output import record, report
 from jaxda.output.atomic import replacing
 from jaxda.output.progress import bar
 from jaxda.parallel import launch, stopping
@@ -52,7 +52,7 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
         record.write(out, "osse.py", words, config)
     hours = config.interval_hours * np.arange(config.cycles)
     names = list(config.filters)
-    records, last = {}, {}
+    records = {}
     with bar("cycles", config.cycles * len(names), "cycles") as advance:
         for name, analysis in analyses.items():
             with resuming.Progress(config, out, name) as progress:
@@ -65,15 +65,13 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
                 records[name] = experiment.run_filter(
                     config, world, name, analysis, forecasters.pop(name), keep, progress.load
                 )
-                last[name] = progress.mean
             if writes:
                 report.write_scores(out, records, config.interval_hours)
     if writes:
         report.write_json(out / "scores.json", records, dataclasses.asdict(config))
+        resuming.finish(config, out, hours, world)
         if config.output.figures:
-            truths = {name: np.asarray(world.seen_by(config.filters[name])[-1]) for name in names}
-            plots.of_run(out / "figures", config, records, hours, truths, last)
-        resuming.finish(config, out, hours, world.truth)
+            figures.draw(out)
         report.print_lines([report.score_table(config.title or out.name, records, config.unit), f"written to {out}"])
     return 0 if all(record.status == "ok" for record in records.values()) else 3
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from jaxda import config as configuration
 from jaxda import experiment, tuning
-from jaxda.output import plots, record, report
+from jaxda.output import record, report, tuning_plots
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.settings import Parser, place
@@ -44,7 +44,8 @@ def run(config: configuration.ExperimentConfig, name: str, todo: list[dict], fol
     best = trials[0]
     title = f"{name}, {len(trials)} trials, RMSE of the last third of {config.cycles} cycles"
     unit = "" if config.unit == "1" else f" {config.unit}"
-    plots.trials(folder.path / "figure.png", trials, config.unit, f"{config.title}: {title}" if config.title else title)
+    above = f"{config.title}: {title}" if config.title else title
+    tuning_plots.trials(folder.path / "figure.png", trials, config.unit, above)
     lines = [report.trial_table(title, trials, config.unit)]
     if math.isinf(best.score):
         report.print_lines([*lines, f"no trial kept to the truth; written to {folder.path}"])

@@ -35,6 +35,7 @@ FLOORS = {
     "experiment": 9,
     "compare": 10,
     "realtime": 10,
+    "figures": 10,
     "resuming": 10,
     "tuning": 10,
     "benchmarks": 10,

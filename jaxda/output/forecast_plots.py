@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from jaxda.output.plots import COLOURS, field_row
+from jaxda.output.field_plots import field_row
+from jaxda.output.style import COLOURS
 
 #: score -> label, colour, line
 ERRORS = {

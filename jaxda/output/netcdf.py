@@ -43,6 +43,9 @@ AXES = {
     "start": {"standard_name": "forecast_reference_time", "long_name": "start of a forecast", **DATES},
     "lead": {"standard_name": "forecast_period", "long_name": "time since the start of a forecast", "units": "hours"},
     "wavenumber": {"long_name": "waves along a side", "units": "1"},
+    "part": {"long_name": "what the spectrum is of"},
+    "rank": {"long_name": "members below the truth", "units": "1"},
+    "bin": {"long_name": "least spread of a bin, in the unit of the scores"},
 }
 #: Settings that the sizes of the state tell, so that no attribute can contradict them.
 SIZES = ("kind", "N", "dim")

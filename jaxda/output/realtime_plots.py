@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from jaxda.output.plots import COLOURS
+from jaxda.output.style import COLOURS
 
 BLUE, ORANGE, GREEN, PURPLE = COLOURS[:4]
 #: name -> centre, size, colour, first line and the others; in units of the figure's grid

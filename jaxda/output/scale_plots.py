@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from jaxda.output.plots import COLOURS, LINES
+from jaxda.output.style import COLOURS, LINES
 
 
 def memory(path: str | Path, found: Mapping[str, Mapping[str, Mapping[str, float]]], limit: float, title="") -> None:
