@@ -23,6 +23,7 @@ from jaxda.filters.baselines import FreeRunConfig
 from jaxda.filters.own import OwnConfig
 from jaxda.observations import Observation
 from jaxda.output import report
+from jaxda.output.progress import bar
 
 Analysis = Callable[[Array, Array, Observation], Array]
 
@@ -48,16 +49,14 @@ def run(
     config: ExperimentConfig,
     filters: Mapping[str, Analysis] | None = None,
     world: World | None = None,
-    report_to: Callable[[str, experiment.Chunk], None] = lambda name, chunk: None,
 ) -> Comparison:
-    """All filters of an experiment, then yours, on one truth and the same observations.
+    """All filters of an experiment, then yours, on one truth and the same observations; a bar shows how far it is.
 
     Args:
         filters: name -> function (key, ensemble `(M, *shape)`, Observation) -> ensemble, pure JAX. The experiment may
             have settings for it (`OwnConfig(members=40)` under its name); else it has the experiment's.
         world: of `experiment.make_world(config)`, if it is there already; its operator is what a filter compares its
             members with the observations by.
-        report_to: is told of each chunk of cycles that a filter has done.
 
     Raises:
         ValueError: a name that another kind of filter has, or an own one without a function; a function that does not
@@ -84,10 +83,13 @@ def run(
     for name, analysis in filters.items():
         ensemble = world.first_ensemble(config.members_of(name))
         require_ensemble(f"filters.{name}", analysis, ensemble, world.observe(world.key, world.truth[0]))
-    records = {
-        name: experiment.run_filter(config, world, name, analysis, on_chunk=partial(report_to, name))
-        for name, analysis in (analyses | filters).items()
-    }
+    analyses, records = analyses | filters, {}
+    with bar("cycles", config.cycles * len(analyses), "cycles", every=10.0) as advance:
+        for name, analysis in analyses.items():
+            show = lambda chunk, name=name: advance(
+                len(chunk.scores.rmse_a), name, report.last_scores(chunk.scores, config.unit)
+            )
+            records[name] = experiment.run_filter(config, world, name, analysis, on_chunk=show)
     return Comparison(config.title, config.unit, records)
 
 

@@ -174,6 +174,32 @@ def test_the_python_of_how_tos_runs(page, monkeypatch):
         exec(block, names)
 
 
+#: what makes an experiment of the tutorial one of seconds
+SHORT = "--cycles 2 --model.N 16 --nature.spinup_days 5 --nature.climate_days 10 --members 4 --output.figures false"
+
+
+@pytest.mark.long
+def test_the_commands_of_the_tutorial_run(tmp_path, monkeypatch, settings_of_jax):
+    """In their order, on a small grid; what the page names is there then."""
+    for name in ("configs", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    lines = [line for block in blocks(TEXTS["docs/tutorial.md"], "sh") for line in block.splitlines()]
+    calls = [shlex.split(line)[1:] for line in lines if line.startswith("python scripts/")]
+    assert len(calls) >= 8
+    for script, *words in calls:
+        short = [] if "score_table" in script else shlex.split(SHORT)
+        own = [word for word in short if word in words and word.startswith("--")]
+        for flag in own:  # what the page gives itself
+            at = short.index(flag)
+            short[at : at + 2] = []
+        status, out, error = calling.call(calling.script(Path(script).stem), *words, *short)
+        assert status in (0, 3), f"{script} {words}: {error}"
+        assert "local-score" in out or "LETKF" in out
+    for name in ("scores.csv", "analysis.nc", "config.toml"):
+        assert (tmp_path / "runs" / "small" / name).exists()
+
+
 def test_notebooks_are_small_and_have_what_they_show():
     for path in NOTEBOOKS:
         assert path.stat().st_size < 200_000, f"{path.name}: make its figures smaller"

@@ -43,7 +43,7 @@ def bar(
     if not launch.is_first():
         yield lambda amount, name=None, scores=None: None
         return
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, force_jupyter=False)  # a notebook gets lines
     if not console.is_terminal:
         with _lines(name, total, unit, console, every) as advance:
             yield advance
