@@ -1,10 +1,16 @@
 """Nature runs: long integrations of the SQG model, written as they go, and what they look like.
 
-Host code: the compiled part is one interval of the model.
+Host code: the compiled part is one interval of the model. A run that is interrupted goes on from the last state of its
+file, or, before there is a file, from the state of its spin-up that is kept beside it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +22,12 @@ import numpy as np
 
 from jaxda.models import sqg
 from jaxda.output import netcdf, spectrum_plots
+from jaxda.output.atomic import replacing
+from jaxda.parallel.stopping import Stop
 
 DAY = 86400.0
+#: between two states of the spin-up that are kept [s of computing]
+KEEP_EVERY = 30.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class Plan:
         config: the model's settings.
         spinup, between, saves: steps before the first saved state and between saved ones, and how many of these follow.
         state, start: PV `(2, N, N)` in m/s to go on from and its time [s]; None starts from noise of `seed`.
+        done: steps of the spin-up that were done before `state`.
         out, extend: file to make, or to lengthen.
         dtype: of model and file; attributes: global ones of the file, `history` among them.
     """
@@ -41,6 +52,7 @@ class Plan:
     seed: int = 0
     state: np.ndarray | None = None
     start: float = 0.0
+    done: int | None = None
     extend: bool = False
     attributes: dict | None = None
 
@@ -56,7 +68,10 @@ def trajectory(plan: Plan) -> Iterator[tuple[int, jax.Array]]:
     # From save to save one compiled function, through the grid: a restarted run repeats the unbroken one bit for bit.
     advance = jax.jit(sqg.make_advance(config, plan.between))
     start = sqg.initial_state(jax.random.key(plan.seed), config) if plan.state is None else plan.state
-    state = jax.jit(sqg.make_advance(config, steps))(start) if steps else jnp.asarray(start, float)
+    if plan.done is not None:
+        state, steps = jnp.asarray(start, float), plan.done
+    else:
+        state = jax.jit(sqg.make_advance(config, steps))(start) if steps else jnp.asarray(start, float)
     while True:
         if not jnp.isfinite(state).all():
             day = (plan.start + steps * config.dt) / DAY
@@ -73,31 +88,76 @@ def per_chunk(config: sqg.SQGConfig) -> int:
     return max(1, 2**17 // config.N**2)
 
 
-def save(plan: Plan, report: Callable[[float, str], None]) -> None:
-    """Integrate, and write the states after spin-up, some at a time; whatever happens, the good ones are kept."""
-    dt, waiting, done = plan.config.dt, [], 0
+def save(plan: Plan, report: Callable[[float, str], None], stop: Stop | None = None) -> None:
+    """Integrate, and write the states after spin-up, some at a time; whatever happens, the good ones are kept.
+
+    Raises:
+        Stopped: `stop` says so after an interval; all that is done is kept.
+    """
+    dt, waiting, done, stop = plan.config.dt, [], plan.done or 0, stop or Stop()
     first = round(plan.start / dt)  # a time is a number of steps, so that its rounding does not depend on restarts
     origin = plan.start - first * dt if abs(plan.start - first * dt) > 1e-6 * dt else 0.0
+    made, kept = plan.extend, time.monotonic()
+    if plan.extend:
+        with replacing(plan.out) as hidden:
+            shutil.copyfile(plan.out, hidden)
+            netcdf.add_history(hidden, plan.attributes["history"])
 
     def write():
-        if waiting:
-            steps, states = zip(*waiting, strict=True)
-            waiting.clear()
-            history = plan.attributes["history"] if plan.extend and steps[0] == plan.between else ""
-            netcdf.append_states(plan.out, origin + dt * (first + np.array(steps)), np.stack(states), history)
+        nonlocal made
+        if not waiting:
+            return
+        steps, states = zip(*waiting, strict=True)
+        waiting.clear()
+        own = origin + dt * (first + np.array(steps)), np.stack(states)
+        if made:
+            netcdf.append_states(plan.out, *own)
+            return
+        with replacing(plan.out) as hidden:
+            netcdf.create_nature_run(hidden, plan.config, dtype=plan.dtype, **plan.attributes)
+            netcdf.append_states(hidden, *own)
+        _spinup_file(plan).unlink(missing_ok=True)
+        made = True
 
     try:
         for steps, state in trajectory(plan):
             report((steps - done) * dt / DAY, "spin-up" if steps < plan.spinup else "saving")
             done = steps
-            if steps == plan.spinup and not plan.extend:
-                netcdf.create_nature_run(plan.out, plan.config, dtype=plan.dtype, **plan.attributes)
             if steps >= plan.spinup and not (plan.extend and steps == 0):
                 waiting.append((steps, state))
+            elif steps < plan.spinup and (time.monotonic() - kept > KEEP_EVERY or stop()):
+                _keep_spinup(plan, steps, state)
+                kept = time.monotonic()
             if len(waiting) >= per_chunk(plan.config):
                 write()
+            stop.check()
     finally:
         write()
+
+
+def _spinup_file(plan: Plan) -> Path:
+    return plan.out.with_name(f".{plan.out.name}.spinup")
+
+
+def _settings(plan: Plan) -> str:
+    """What a state of the spin-up depends on."""
+    own = dataclasses.asdict(plan.config), plan.spinup, plan.between, plan.dtype, plan.seed
+    return json.dumps(own, sort_keys=True)
+
+
+def _keep_spinup(plan: Plan, steps: int, state: jax.Array) -> None:
+    with replacing(_spinup_file(plan)) as hidden, hidden.open("wb") as file:
+        np.savez(file, steps=steps, state=np.asarray(state), settings=np.array(_settings(plan)))
+
+
+def resumed(plan: Plan) -> Plan:
+    """A plan from noise that goes on with the spin-up of an interrupted run of the same, if it left one."""
+    try:
+        with np.load(_spinup_file(plan), allow_pickle=False) as kept:
+            settings, state, steps = str(kept["settings"]), kept["state"], int(kept["steps"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # then from the beginning
+        return plan
+    return dataclasses.replace(plan, state=state, done=steps) if settings == _settings(plan) else plan
 
 
 def draw(out: Path, figure: Path) -> netcdf.NatureRun:

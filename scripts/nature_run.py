@@ -2,8 +2,9 @@
 """A long SQG run to NetCDF: python scripts/nature_run.py --out FILE.nc [--N 128 --days 300 ...] [--resume].
 
 Integrates from noise, or on from a file, and writes a nature run and its energy spectrum.
+With --resume, or where Slurm has requeued its job, the same command goes on with its file, or its spin-up.
 
-Exit status: 0; 2 for bad input, said in one line; 1 for a run that failed; 130 if it was interrupted.
+Exit status: 0; 2 for bad input, said in one line; 1 for a run that failed; 75 if SIGTERM, SIGINT or SIGUSR1 stopped it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 import time
 from dataclasses import asdict, fields
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from jaxda import nature
 from jaxda.models import sqg
 from jaxda.output import netcdf, progress, style
-from jaxda.parallel import launch
+from jaxda.parallel import launch, stopping
 from jaxda.settings import Parser, one_line, place
 
 DAY, HOUR = nature.DAY, 3600.0
@@ -136,7 +136,8 @@ def make_plan(argv: list[str]) -> tuple[nature.Plan, Path] | None:
         raise InputError(f"--seed {o.seed} is out of range; use 0 to {2**31 - 1}")
     if o.restart is None and o.restart_day is not None:
         raise InputError("--restart-day needs the file; give --restart FILE too")
-    if o.resume:
+    goes_on = o.resume or stopping.requeued()
+    if goes_on:
         resume(o)
         if o.restart is not None and o.days <= 0:
             return None
@@ -161,11 +162,12 @@ def make_plan(argv: list[str]) -> tuple[nature.Plan, Path] | None:
     attributes["history"] = netcdf.dated(shlex.join(["nature_run.py", *argv]))
     steps = {"spinup": spinup, "between": between, "saves": saves}
     origin = {"state": state, "start": start, "seed": o.seed or 0}
-    return nature.Plan(config, out=o.out, extend=extend, dtype=dtype, attributes=attributes, **steps, **origin), figure
+    plan = nature.Plan(config, out=o.out, extend=extend, dtype=dtype, attributes=attributes, **steps, **origin)
+    return (nature.resumed(plan) if goes_on and run is None else plan), figure
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; returns 0, 2 for input that cannot be run, 1 for a run that failed, 130 when interrupted."""
+    """Run; returns 0, 2 for input that cannot be run, 1 for a run that failed, 75 where a signal stopped it."""
     try:
         planned = make_plan(sys.argv[1:] if argv is None else argv)
     except ValueError as error:
@@ -177,20 +179,19 @@ def main(argv: list[str] | None = None) -> int:
     began = time.perf_counter()
     try:
         with jax.enable_x64(plan.dtype == "float64"):
-            with progress.bar("nature run", plan.days, "days") as report:
-                nature.save(plan, report)
+            with stopping.watched() as stop, progress.bar("nature run", plan.days, "days") as report:
+                nature.save(plan, report, stop)
             run = nature.draw(plan.out, figure)
     except (FloatingPointError, netcdf.FileError, OSError) as error:
         print(f"nature_run: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("nature_run: stopped; states that were saved can be gone on from with --restart", file=sys.stderr)
-        return 130
+    except stopping.Stopped as stopped:
+        print(f"nature_run: {stopped}", file=sys.stderr)
+        return stopping.REQUEUE
     states = f"{len(run.times)} states of N = {run.config.N}, {plan.dtype}, to day {run.times[-1] / DAY:g}"
     print(f"{plan.out}: {states}; {plan.days:g} days in {time.perf_counter() - began:.1f} s; spectrum in {figure}")
     return 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Slurm's way to say that the time is over
     sys.exit(main())

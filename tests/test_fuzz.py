@@ -1,5 +1,6 @@
 """Configurations and NetCDF files at random: a value or one line, in little time and memory."""
 
+import dataclasses
 import math
 import resource
 
@@ -198,7 +199,18 @@ def test_variables_of_other_types_and_sizes(file, data):
 def test_a_size_that_only_the_header_claims_is_refused_before_it_is_made(tmp_path):
     path = tmp_path / "huge.nc"
     netcdf.create_nature_run(path, N16)
-    with netCDF4.Dataset(path, "r+") as nc:
-        nc["t"][10**9] = 1.0
+    content = bytearray(path.read_bytes())
+    content[4:8] = (10**9).to_bytes(4, "big")  # the number of records
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"cut off: has \d+ bytes and claims 2\d{12}"):
+        netcdf.read_nature_run(path)
+    path.unlink()
+    with netCDF4.Dataset(path, "w") as nc:  # HDF5 makes what is missing when it is read
+        for name, size in {"t": None, "z": 2, "y": 16, "x": 16}.items():
+            nc.createDimension(name, size)
+        nc.createVariable("pv", "f4", ("t", "z", "y", "x"))
+        nc.createVariable("t", "f8", ("t",))[10**9] = 1.0
+        own = {name: value for name, value in dataclasses.asdict(N16).items() if name not in ("kind", "N")}
+        nc.setncatts({name: int(value) if isinstance(value, bool) else value for name, value in own.items()})
     with pytest.raises(FileError, match="t claims 8000000008 bytes, the file has"):
         netcdf.read_nature_run(path)

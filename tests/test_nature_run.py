@@ -3,8 +3,12 @@
 import contextlib
 import io
 import itertools
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxda import nature
 from jaxda.models import sqg
 from jaxda.models.sqg import SQGConfig
 from jaxda.output import netcdf, progress
@@ -165,28 +170,67 @@ def test_a_run_that_blows_up_keeps_what_was_good(tmp_path, made, capfd):
     np.testing.assert_array_equal(read(tmp_path / "new.nc")[1], 1e4 * states[:1])
 
 
-def test_an_interrupted_run_keeps_what_was_good(tmp_path, made, capfd, monkeypatch):
+def signalled(after):
+    """A progress bar that a signal comes during, after so many intervals."""
+
     @contextlib.contextmanager
-    def impatient(*_):
-        calls = iter(range(13))
+    def bar(*_):
+        calls = iter(range(1, 1000))
 
         def report(amount, name=None):
-            if next(calls, None) is None:
-                raise KeyboardInterrupt
+            if next(calls) == after:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.3)
 
         yield report
 
-    monkeypatch.setattr(progress, "bar", impatient)
+    return bar
+
+
+@pytest.mark.parametrize("after", [4, 13])
+def test_a_stopped_run_goes_on_to_the_same_file(tmp_path, made, capfd, monkeypatch, after):
+    """In its spin-up of 10 intervals, and later."""
     out = tmp_path / "run.nc"
     line = ("--N", 16, "--U", 25, "--spinup-days", 5, "--days", 2, "--seed", 4, "--out", out)
-    assert run(*line) == 130
-    assert capfd.readouterr().err.count("\n") == 1
-    kept, states = read(out)
-    assert len(kept.times) == 3  # 10 intervals of spin-up, then the states of days 5, 5.5 and 6
-    monkeypatch.undo()
-    assert run("--restart", out, "--out", out, "--days", 1) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "bar", signalled(after))
+        assert run(*line) == 75
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        "nature_run: stopped by SIGTERM, all that is done is kept; --resume goes on"
+    )
+    assert out.exists() == (after == 13)
+    if after == 13:
+        np.testing.assert_array_equal(read(out)[1], read(made)[1][:3])
+    assert (tmp_path / ".run.nc.spinup").exists() == (after == 4)
+    done = []
+    trajectory = nature.trajectory
+    monkeypatch.setattr(nature, "trajectory", lambda plan: done.append(plan.done) or trajectory(plan))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # as --resume
+    assert run(*line) == 0
+    assert done == [{4: 27, 13: None}[after]]
     np.testing.assert_array_equal(read(out)[1], read(made)[1])
-    np.testing.assert_array_equal(states, read(made)[1][:3])
+    np.testing.assert_array_equal(read(out)[0].times, read(made)[0].times)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.nc", "run.png"]
+
+
+def test_a_state_that_a_kill_cut_off_is_made_again(tmp_path, made, capsys):
+    out = tmp_path / "run.nc"
+    line = ("--resume", "--N", 16, "--U", 25, "--spinup-days", 5, "--days", 2, "--seed", 4, "--out", out)
+    for number in (-1, -2):
+        shutil.copyfile(made, out)
+        with netCDF4.Dataset(out, "r+") as nc:
+            nc["checksum"][number:] = np.ma.masked
+            nc["pv"][number:] = 0.0
+        assert len(read(out)[0].times) == len(read(made)[0].times) + number
+        assert run(*line) == 0
+        np.testing.assert_array_equal(read(out)[1], read(made)[1])
+        np.testing.assert_array_equal(read(out)[0].times, read(made)[0].times)
+    data = bytearray(made.read_bytes())
+    data[-100] ^= 1  # of the last state, which it would go on from
+    out.write_bytes(data)
+    capsys.readouterr()
+    assert run(*line[:-4], "--days", 3, *line[-4:]) == 2
+    assert "run.nc: pv[4], day 7, is not what was written; use only states before it" in capsys.readouterr().err
 
 
 def test_the_same_command_goes_on_until_all_days_are_there(tmp_path, made, capsys):

@@ -4,9 +4,10 @@ A nature run is `pv(t, z, y, x)` with the model's parameters as global attribute
 so that either program reads the other's files. Times are plain seconds since the model's start; the epoch
 in their unit only lets CF readers decode them.
 
-Files are open only while a piece is written, so that a run that is killed leaves a good file. In a nature run
-states are written first and their times last: a record whose time is missing was cut off half-way, and readers leave
-it out.
+Files are open only while a piece is written. A nature run grows for as long as it is wanted, and its writer may be
+killed inside of a write: so it has the classic format (64-bit offsets), whose header stays as it is while records are
+added behind it, where HDF5 writes over tables of its own. A record has a checksum, which is written last: one without
+was cut off half-way, readers leave it out and a run that goes on writes it again; one with another is refused.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -28,6 +30,7 @@ from pydantic import ValidationError
 from jaxda import __version__
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
+from jaxda.output import classic
 from jaxda.settings import one_line
 from jaxda.shown import in_brief
 
@@ -55,6 +58,8 @@ OPTIONAL = {"dealias": True, "jacobian": "sqgturb"}
 LARGEST_RATIO = 1032
 #: of unpacked values beside that: those of a file that is not written yet are not in it [bytes]
 SPARE = 2**26
+#: variable of a nature run: a checksum of each record
+SUMS = "checksum"
 #: HDF5 is not safe for threads (two that open files at once crash the process), and a thread of its own reads batches
 _LIBRARY = threading.RLock()
 
@@ -94,6 +99,12 @@ def opened(path: str | Path) -> Iterator[netCDF4.Dataset]:
     """A file to read; raises FileError where there is none or it cannot be read."""
     if not Path(path).is_file():
         raise FileError(f"{path}: no such file; make a nature run with scripts/nature_run.py --out {path}")
+    unreadable = _errors_of(path, "not a readable NetCDF file", "copy it again or make it again")
+    with unreadable:
+        try:
+            classic.check(path)
+        except ValueError as error:
+            raise OSError(str(error)) from None
     unreadable = _errors_of(path, "not a readable NetCDF file", "copy it again or make it again")
     with _LIBRARY, unreadable, netCDF4.Dataset(path) as nc:
         yield nc
@@ -151,6 +162,36 @@ def times_of(t: netCDF4.Variable, path: str | Path, least: int = 1) -> np.ndarra
     return times
 
 
+def sums_of(times: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """CRC-32 of each time [s] and its state, bytes of the smallest part first, as whole numbers `(T,)` of 32 bits."""
+    states = np.asarray(states)
+    own = zip(np.asarray(times, "<f8"), states.astype(states.dtype.newbyteorder("<"), copy=False), strict=True)
+    sums = [zlib.crc32(state.tobytes(), zlib.crc32(time.tobytes())) for time, state in own]
+    return np.array(sums, np.uint32).view(np.int32)
+
+
+def _as_written(nc: netCDF4.Dataset, path: str | Path, times: np.ndarray, where) -> np.ndarray:
+    """Which of the records `where` are what was written; all of them in a file without checksums."""
+    if SUMS not in nc.variables:
+        return np.ones(len(times[where]), bool)
+    variable = nc[SUMS]
+    variable.set_auto_mask(False)  # any number may be one
+    return np.asarray(values_of(variable, path, where)) == sums_of(
+        times[where], np.ma.getdata(values_of(nc["pv"], path, where))
+    )
+
+
+def complete_times(nc: netCDF4.Dataset, path: str | Path, least: int = 1) -> np.ndarray:
+    """As `times_of`, without records of a nature run at the end that have no checksum yet."""
+    times = times_of(nc["t"], path, least)
+    if SUMS in nc.variables:
+        here = ~np.ma.getmaskarray(values_of(nc[SUMS], path, slice(0, len(times))))
+        times = times[: np.append(-1, np.flatnonzero(here))[-1] + 1]
+    if len(times) < least:
+        raise FileError(f"{path}: no complete state (t has {nc['t'].size} values); make it again")
+    return times
+
+
 def read_nature_run(path: str | Path) -> NatureRun:
     """Parameters and times of a nature run written here or by sqgturb; `read_states` reads its states.
 
@@ -166,7 +207,9 @@ def read_nature_run(path: str | Path) -> NatureRun:
             raise FileError(f"{path}: pv has dimensions {pv.dimensions}; use (t, z, y, x), and (t) for t")
         if pv.shape[1] != 2 or pv.shape[2] != pv.shape[3]:
             raise FileError(f"{path}: (z, y, x) = {pv.shape[1:]}; a state is (2, N, N), two boundaries of a square")
-        return NatureRun(Path(path), config_of(nc, path), times_of(nc["t"], path), np.dtype(pv.dtype.newbyteorder("=")))
+        return NatureRun(
+            Path(path), config_of(nc, path), complete_times(nc, path), np.dtype(pv.dtype.newbyteorder("="))
+        )
 
 
 def read_states(run: NatureRun, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -177,23 +220,24 @@ def read_states(run: NatureRun, start: int = 0, stop: int | None = None) -> np.n
     Raises:
         FileError: the file cannot be read, or a value is missing or not finite.
     """
-    with opened(run.path) as nc:
-        states = np.ma.filled(values_of(nc["pv"], run.path, slice(*slice(start, stop).indices(len(run.times)))), np.nan)
-    bad = ~np.isfinite(states).all((1, 2, 3))
-    if bad.any():
-        at = start + int(np.argmax(bad))
-        day = f"day {run.times[at] / 86400:g}"
-        raise FileError(f"{run.path}: pv[{at}], {day}, has values missing or not finite; use only states before it")
-    return states
+    return _read(run, np.arange(len(run.times))[start:stop], slice(*slice(start, stop).indices(len(run.times))))
 
 
 def read_numbered(run: NatureRun, numbers: np.ndarray) -> np.ndarray:
-    """States of increasing numbers `(n,)`, as `read_states`; only the chunks that hold them are read."""
+    """States of increasing numbers `(n,)`, as `read_states`; only the records that hold them are read."""
+    return _read(run, np.asarray(numbers), np.asarray(numbers))
+
+
+def _read(run: NatureRun, numbers: np.ndarray, where) -> np.ndarray:
     with opened(run.path) as nc:
-        states = np.ma.filled(values_of(nc["pv"], run.path, np.asarray(numbers)), np.nan)
-    if not np.isfinite(states).all():
-        at = int(numbers[np.argmax(~np.isfinite(states).all((1, 2, 3)))])
-        raise FileError(f"{run.path}: pv[{at}] has values missing or not finite; use only states before it")
+        states = np.ma.filled(values_of(nc["pv"], run.path, where), np.nan)
+        good = _as_written(nc, run.path, run.times, where)
+    bad = ~np.isfinite(states).all((1, 2, 3)) | ~good
+    if bad.any():
+        at = int(numbers[np.argmax(bad)])
+        trouble = "has values missing or not finite" if good[np.argmax(bad)] else "is not what was written"
+        day = f"day {run.times[at] / 86400:g}"
+        raise FileError(f"{run.path}: pv[{at}], {day}, {trouble}; use only states before it")
     return states
 
 
@@ -240,8 +284,12 @@ def new_file(path: str | Path, kind: str, config, attributes: dict) -> Iterator[
 def _reserve(path: str | Path, n_bytes: int) -> None:
     """Take the disk space before the file is touched: HDF5 loses a file that a full disk or a quota stops half-way.
 
-    HDF5 writes over the bytes added, and cuts off those that it did not need.
+    HDF5 writes over the bytes added, and cuts off those that it did not need. The classic format loses no more than
+    what was being added.
     """
+    with open(path, "rb") as file:
+        if file.read(3) == b"CDF":
+            return
     if hasattr(os, "posix_fallocate"):  # not on macOS
         with open(path, "r+b") as file:
             end = file.seek(0, os.SEEK_END)
@@ -252,17 +300,22 @@ def _reserve(path: str | Path, n_bytes: int) -> None:
                 raise
 
 
-def write_parts(path: str | Path, *parts: tuple, history: str = "") -> None:
+def write_parts(path: str | Path, *parts: tuple) -> None:
     """Put parts (variable, where, values) in their order, each flushed; the file is open only meanwhile."""
     trouble = _errors_of(path, "cannot be written", "is the disk full, or the file open in another program?")
     with _LIBRARY, trouble:
         _reserve(path, 2**16 + sum(8 * np.size(values) for _, _, values in parts))
         with netCDF4.Dataset(path, "r+") as nc:
-            if history:
-                nc.history = history
             for name, where, values in parts:
                 nc[name][where] = values
                 nc.sync()
+
+
+def add_history(path: str | Path, event: str) -> None:
+    """Add a line to a file's attribute `history`; to a copy, since a header that grows moves all behind it."""
+    trouble = _errors_of(path, "cannot be written", "is the disk full, or the file open in another program?")
+    with _LIBRARY, trouble, netCDF4.Dataset(path, "r+") as nc:
+        nc.history = "\n".join(filter(None, [getattr(nc, "history", ""), event]))
 
 
 def add_coordinates(nc: netCDF4.Dataset, config: SQGConfig | Lorenz96Config, **others) -> tuple[str, ...]:
@@ -322,27 +375,28 @@ def create_nature_run(path: str | Path, config: SQGConfig, *, dtype=np.float32, 
     """
     about = {"title": "Nature run of surface quasi-geostrophic turbulence"}
     about["comment"] = "pv is in m/s; times f * theta0 / g it is the temperature's perturbation in K"
-    with new_file(path, "NETCDF4_CLASSIC", config, about | attributes) as nc:  # the format that sqgturb uses
+    with new_file(path, "NETCDF3_64BIT_OFFSET", config, about | attributes) as nc:
         space = add_coordinates(nc, config, t=np.zeros(0))
         add_state(nc, "pv", ("t",), space, config, dtype, long_name="potential vorticity on the boundaries")
+        sums = nc.createVariable(SUMS, np.int32, ("t",))
+        sums.setncatts({"long_name": "CRC-32 of t and pv, as little-endian bytes", "units": "1"})
 
 
-def append_states(path: str | Path, times: np.ndarray, states: np.ndarray, history: str = "") -> None:
+def append_states(path: str | Path, times: np.ndarray, states: np.ndarray) -> None:
     """Write states after the last complete one of a nature run; the file is open only meanwhile.
 
     Args:
         path: a file of `create_nature_run`.
         times: `(T,)` in s since the model's start, increasing.
         states: `(T, 2, N, N)` in m/s.
-        history: a line to add to the file's attribute of that name.
 
     Raises:
         FileError: sizes that do not fit, times that do not increase, values not finite, a full disk.
     """
     times, states = np.asarray(times, np.float64), np.asarray(states)
     with opened(path) as nc:
-        before, shape = times_of(nc["t"], path, least=0), (len(times), *nc["pv"].shape[1:])
-        history = "\n".join(filter(None, [getattr(nc, "history", ""), history])) if history else ""
+        before, shape = complete_times(nc, path, least=0), (len(times), *nc["pv"].shape[1:])
+        dtype, summed = nc["pv"].dtype.newbyteorder("="), SUMS in nc.variables
     last = before[-1] if len(before) else -np.inf
     if states.shape != shape:
         raise FileError(f"{path}: states have shape {states.shape}; give {shape}")
@@ -350,5 +404,6 @@ def append_states(path: str | Path, times: np.ndarray, states: np.ndarray, histo
         raise FileError(f"{path}: times {times} s do not increase from {last:g} s; append later states")
     if not np.isfinite(states).all():
         raise FileError(f"{path}: states after {last:g} s are not finite; use a smaller time step")
-    rows = slice(len(before), len(before) + len(times))
-    write_parts(path, ("pv", rows, states), ("t", rows, times), history=history)
+    rows, states = slice(len(before), len(before) + len(times)), states.astype(dtype, copy=False)
+    parts = [("pv", rows, states), ("t", rows, times)]
+    write_parts(path, *parts, *([(SUMS, rows, sums_of(times, states))] if summed else []))
