@@ -20,12 +20,15 @@ import numpy as np
 
 from jaxda import config as configuration
 from jaxda import experiment, resuming
-from jaxda.output import analysis_file, plots, record, report
+from jaxda.output import analysis_file, analysis_store, plots, record, report
 from jaxda.output.atomic import replacing
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.parallel.mesh import member_mesh
 from jaxda.settings import Parser, place
+
+#: format of the analyses -> what writes them, and the ending of its name
+FIELDS = {"netcdf": (analysis_file.AnalysisFile, "nc"), "zarr": (analysis_store.AnalysisStore, "zarr")}
 
 
 def help_text() -> str:
@@ -55,9 +58,8 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
     with contextlib.ExitStack() as stack:
         file = None
         if config.output.fields and writes:
-            file = analysis_file.AnalysisFile(
-                out / "analysis.nc", config.model, names, hours, members=members, resume=True
-            )
+            kind, ending = FIELDS[config.output.format]
+            file = kind(out / f"analysis.{ending}", config.model, names, hours, members=members, resume=True)
             stack.enter_context(file).write_truth(0, world.truth)
         records, last = {}, {}
         advance = stack.enter_context(bar("cycles", config.cycles * len(names), "cycles"))
@@ -94,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))
+        if config.output.format == "zarr":
+            analysis_store.require_zarr()
         out = given.out or Path("runs") / Path(given.config).stem
         if given.resume and (out / "config.toml").is_file():
             resuming.require_same(config, out)
