@@ -1,8 +1,8 @@
 """The analyses of twin experiments in Zarr: the variables of analysis.nc, in chunks by time and member.
 
-For large ensembles: each chunk is a file, written once, under another name until it is whole, and read by itself. A
-chunk holds one time, so that what is written never touches what was written before it, and a run that goes on writes
-the cycles that it repeats in their places.
+For large ensembles: each chunk is a file, which has another name until it is whole, and is read by itself. A chunk
+holds one time, so that what is written never touches what was written before it; only states of a few kB share one. A
+run that goes on writes the cycles that it repeats in their places.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jaxda.models.sqg import SQGConfig
 from jaxda.output import conventions
 from jaxda.output.netcdf import FileError, dated
 
-#: of the members in a chunk, unpacked [bytes]
-CHUNK = 2**20
+#: of the members in a chunk, and of the times of one of them, unpacked [bytes]
+CHUNK, TIMES = 2**20, 2**14
 
 
 def require_zarr() -> None:
@@ -105,9 +105,10 @@ class AnalysisStore:
         add("cycles", np.int32, ("experiment",), {"long_name": "number of analyses written", "units": "1"}, 0)
 
     def _add(self, group, sizes: dict[str, int], name: str, kind, axes: tuple[str, ...], about: dict, unwritten):
-        """An array; chunks hold one experiment, one time and as many whole members as fit."""
+        """An array; chunks hold one experiment, and as many whole states as fit."""
         of_state = 4 * int(np.prod(self._shape))
-        largest = {"experiment": 1, "t": 1, "member": max(1, CHUNK // of_state)} if len(axes) > 1 else {}
+        times = max(1, TIMES // of_state)
+        largest = {"experiment": 1, "t": times, "member": max(1, CHUNK // (times * of_state))} if len(axes) > 1 else {}
         chunks = tuple(min(sizes[axis], largest.get(axis, sizes[axis])) for axis in axes)
         shape = tuple(sizes[axis] for axis in axes)
         about = {"attributes": about, "dimension_names": axes, "fill_value": unwritten}

@@ -51,17 +51,25 @@ def test_it_holds_what_the_netcdf_file_holds(tmp_path, config):
         }
 
 
+def test_small_states_share_a_chunk(tmp_path):
+    analysis_store.AnalysisStore(tmp_path / "a.zarr", LORENZ, NAMES, 6.0 * np.arange(10**4), members=1000)
+    chunks = zarr.open_group(str(tmp_path / "a.zarr"), mode="r")["state_members"].chunks
+    assert chunks == (1, 64, 409, 10)  # 409 times are 16 kB
+    assert np.prod(chunks) * 4 < 2**20
+
+
 def test_a_chunk_has_one_time_and_few_members(tmp_path, monkeypatch):
-    monkeypatch.setattr(analysis_store, "CHUNK", 2 * 4 * 2 * 16 * 16)  # two members
-    with analysis_store.AnalysisStore(tmp_path / "a.zarr", SQG, NAMES, HOURS, members=5) as file:
+    large = SQGConfig(N=64)
+    monkeypatch.setattr(analysis_store, "CHUNK", 2 * 4 * 2 * 64 * 64)  # two members
+    with analysis_store.AnalysisStore(tmp_path / "a.zarr", large, NAMES, HOURS, members=5) as file:
         before = files(tmp_path / "a.zarr")
-        fill(file, SQG, cycles=[0])
+        fill(file, large, cycles=[0])
         first = files(tmp_path / "a.zarr")
-        fill(file, SQG, cycles=[1])
+        fill(file, large, cycles=[1])
     after = files(tmp_path / "a.zarr")
     group = zarr.open_group(str(tmp_path / "a.zarr"), mode="r")
-    assert group["pv_members"].chunks == (1, 2, 1, 2, 16, 16)
-    assert group["pv_truth"].chunks == (1, 2, 16, 16)
+    assert group["pv_members"].chunks == (1, 2, 1, 2, 64, 64)
+    assert group["pv_truth"].chunks == (1, 2, 64, 64)
     assert not {path for path in before if "pv_" in str(path) and path.name != "zarr.json"}  # nothing for nothing
     changed = {path for path in first if after[path] != first[path]}
     assert changed == {path for path in first if "cycles/c" in str(path)}  # no chunk of the first cycle
