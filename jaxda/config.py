@@ -98,6 +98,9 @@ class OutputConfig:
     """What is written beside the scores."""
 
     fields: bool = described(True, "write analysis.nc: truth, analysis mean and spread")
+    format: Literal["netcdf", "zarr"] = described(
+        "netcdf", "of these; zarr: analysis.zarr, in chunks by time and member"
+    )
     members: bool = described(False, "with all members in it")
     figures: bool = described(True, "draw figures")
 

@@ -9,7 +9,7 @@ that was never interrupted.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -22,6 +22,7 @@ from jaxda.diagnostics import SpreadSkill
 from jaxda.experiment import Chunk, World, joined
 from jaxda.output import checksums, diagnostics_file, record, report
 from jaxda.output.analysis_file import AnalysisFile
+from jaxda.output.analysis_store import AnalysisStore
 from jaxda.output.atomic import replacing
 from jaxda.output.checkpoint import Checkpoints, plain_values
 from jaxda.output.diagnostics_file import DiagnosticsFile
@@ -33,9 +34,11 @@ from jaxda.training.online import Learned
 from jaxda.twin import Coupled
 
 #: of the folder of a run: its checkpoints, and what its analyses become
-FOLDER, ANALYSES, DIAGNOSTICS = "checkpoints", "analysis.nc", diagnostics_file.NAME
+FOLDER, DIAGNOSTICS = "checkpoints", diagnostics_file.NAME
+#: output.format -> its file, and what writes that
+ANALYSES = {"netcdf": ("analysis.nc", AnalysisFile), "zarr": ("analysis.zarr", AnalysisStore)}
 #: files that a finished run has the checksums of
-OUTPUTS = (ANALYSES, DIAGNOSTICS, "config.toml", "online.csv", "record.json", "scores.csv", "scores.json")
+OUTPUTS = ("analysis.nc", DIAGNOSTICS, "config.toml", "online.csv", "record.json", "scores.csv", "scores.json")
 
 
 def begun(folder: Path) -> bool:
@@ -57,14 +60,20 @@ def require_same(config: ExperimentConfig, folder: Path) -> None:
         for path in sorted((folder / FOLDER).glob("*")):
             for meta in plain_values(path):
                 record.require_settings(meta, config, path)
-    if (folder / ANALYSES).is_file() and (folder / checksums.NAME).is_file():
-        wrong = checksums.trouble(folder, [ANALYSES])
+    for name in ("analysis.nc", DIAGNOSTICS) if (folder / checksums.NAME).is_file() else ():
+        wrong = checksums.trouble(folder, [name]) if (folder / name).is_file() else None
         if wrong:
-            raise FileError(f"{folder}: {wrong}; remove {ANALYSES} and {checksums.NAME}, and --resume makes them again")
+            raise FileError(f"{folder}: {wrong}; remove {name} and {checksums.NAME}, and --resume makes them again")
+
+
+def analyses_of(config: ExperimentConfig, out: Path) -> tuple[Path, Callable]:
+    """Where the analyses of a run are in the end, and what writes them."""
+    name, make = ANALYSES[config.output.format]
+    return out / name, make
 
 
 def finish(config: ExperimentConfig, out: Path, hours: np.ndarray, world: World) -> None:
-    """Join the files of the chunks to analysis.nc and diagnostics.nc, and write the checksums of what the run has made.
+    """Join the files of the chunks to analysis.nc (or .zarr) and diagnostics.nc, and write checksums of what was made.
 
     Args:
         hours: times of the cycles `(T,)` [h].
@@ -73,21 +82,16 @@ def finish(config: ExperimentConfig, out: Path, hours: np.ndarray, world: World)
         FileError: a chunk that is missing or is not what was written, a disk that is full.
     """
     parts, sizes = FieldParts(out), {name: config.members_of(name) for name in config.filters}
-    if config.output.fields and not (out / ANALYSES).exists():
+    path, make = analyses_of(config, out)
+    if config.output.fields and not path.exists():
         members = max(sizes.values()) if config.output.members else 0
-        with (
-            replacing(out / ANALYSES) as hidden,
-            AnalysisFile(hidden, config.model, list(sizes), hours, members=members) as file,
-        ):
+        with replacing(path) as hidden, make(hidden, config.model, list(sizes), hours, members=members) as file:
             file.write_truth(0, world.truth)
             for name in sizes:
                 for first, fields in _chunks(config, parts, name):
                     file.write(name, first, fields.mean, fields.spread, fields.members)
     if not (out / DIAGNOSTICS).exists():
-        with (
-            replacing(out / DIAGNOSTICS) as hidden,
-            DiagnosticsFile(hidden, config.model, sizes, hours) as file,
-        ):
+        with replacing(out / DIAGNOSTICS) as hidden, DiagnosticsFile(hidden, config.model, sizes, hours) as file:
             for name in sizes:
                 seen = world.seen_by(config.filters[name])
                 for first, fields in _chunks(config, parts, name):
@@ -134,7 +138,8 @@ class Progress:
     def __init__(self, config: ExperimentConfig, out: Path, name: str):
         self._learns, self._shape = config.filters[name].online, config.model.shape
         self._config, self._name, self._parts, upto = config, name, None, None
-        if not (out / DIAGNOSTICS).exists() or (config.output.fields and not (out / ANALYSES).exists()):
+        joined = (out / DIAGNOSTICS, *([analyses_of(config, out)[0]] if config.output.fields else []))
+        if not all(path.exists() for path in joined):
             self._parts = FieldParts(out)
             done, trouble = self._parts.whole(name)
             if trouble:

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxda import config as configuration
 from jaxda import experiment, figures, resuming
-from jaxda.output import record, report
+from jaxda.output import analysis_store, record, report
 from jaxda.output.atomic import replacing
 from jaxda.output.progress import bar
 from jaxda.parallel import launch, stopping
@@ -85,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))
+        if config.output.format == "zarr":
+            analysis_store.require_zarr()
         out = given.out or Path("runs") / Path(given.config).stem
         if (given.resume or stopping.requeued()) and resuming.begun(out):
             resuming.require_same(config, out)

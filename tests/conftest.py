@@ -163,3 +163,39 @@ def tiny_training(tmp_path_factory, tiny_file):
         status, out, error = calling.call(calling.script("train_vit"), TINY, "--out", folder, *words.split())
     assert status == 0, error
     return folder, file, out
+
+
+SMALL_TWIN = """
+title = "Baselines & <script>alert(1)</script>"
+members = 6
+cycles = 9
+interval_hours = 6.0
+[model]
+kind = "lorenz96"
+[nature]
+spinup_days = 20.0
+climate_days = 20.0
+[initial]
+noise = 1.0
+[filters.free-run]
+kind = "free-run"
+[filters."data (4)"]
+kind = "observations-only"
+members = 4
+[output]
+format = "zarr"
+"""
+
+
+@pytest.fixture(scope="session")
+def small_twin(tmp_path_factory):
+    """The folder of a twin experiment of Lorenz-96, as scripts/osse.py made it; copy it to change it."""
+    import calling
+
+    above = tmp_path_factory.mktemp("twin")
+    (above / "small.toml").write_text(SMALL_TWIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
+        status, _, error = calling.call(calling.script("osse"), above / "small.toml", "--out", above / "run")
+    assert status == 0, error
+    return above / "run"

@@ -67,6 +67,8 @@ class AnalysisFile:
         with opened(self.path) as nc:
             if {"experiment", "t", f"{self._stem}_truth"} <= set(nc.variables):
                 kept = nc.dimensions["member"].size if "member" in nc.dimensions else 0
+                if kept and nc[f"{self._stem}_members"].dimensions[1] != "member":
+                    raise FileError(f"{self.path}: its members are laid out as older versions did; give another name")
                 found = (list(nc["experiment"][:]), list(nc["t"][:]), nc[f"{self._stem}_truth"].shape[1:], kept)
         if found != (self._names, list(seconds), self._shape, members):
             raise FileError(f"{self.path}: is of other experiments, times, members or grid; give another name")

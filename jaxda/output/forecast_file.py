@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxda.models.sqg import SQGConfig
 from jaxda.output import netcdf
+from jaxda.output.conventions import AXES
 
 #: uncompressed size of the fields that `spacing` keeps to [bytes]
 LARGE = 2**28
@@ -65,7 +66,7 @@ class ForecastFile:
             others["wavenumber"] = np.arange(config.N // 2 + 1)
             space = netcdf.add_coordinates(nc, config, **others)
             valid = nc.createVariable("time", np.float64, ("lead", "start"))
-            valid.setncatts(netcdf.AXES["t"] | {"long_name": "time that a forecast is for"})
+            valid.setncatts(AXES["t"] | {"long_name": "time that a forecast is for"})
             valid.delncattr("axis")  # of two dimensions
             valid[:] = 3600.0 * others["lead"][:, None] + others["start"]
             member = ("member",) if members else ()

@@ -1,8 +1,7 @@
 """NetCDF files under the CF-1.11 conventions: nature runs in sqgturb's layout, and analyses.
 
 A nature run is `pv(t, z, y, x)` with the model's parameters as global attributes under sqgturb's names,
-so that either program reads the other's files. Times are plain seconds since the model's start; the epoch
-in their unit only lets CF readers decode them.
+so that either program reads the other's files.
 
 Files are open only while a piece is written. A nature run grows for as long as it is wanted, and its writer may be
 killed inside of a write: so it has the classic format (64-bit offsets), whose header stays as it is while records are
@@ -18,7 +17,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -27,31 +26,13 @@ import netCDF4
 import numpy as np
 from pydantic import ValidationError
 
-from jaxda import __version__
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
-from jaxda.output import classic
+from jaxda.output import classic, conventions
+from jaxda.output.conventions import SIZES
 from jaxda.settings import one_line
 from jaxda.shown import in_brief
 
-TIME_UNITS = "seconds since 2000-01-01 00:00:00"
-DATES = {"units": TIME_UNITS, "calendar": "standard", "units_metadata": "leap_seconds: none"}
-AXES = {
-    "t": {"standard_name": "time", "long_name": "time since the start of the model", **DATES, "axis": "T"},
-    "z": {"standard_name": "height", "long_name": "boundary", "units": "m", "positive": "up", "axis": "Z"},
-    "y": {"standard_name": "projection_y_coordinate", "long_name": "across the jet", "units": "m", "axis": "Y"},
-    "x": {"standard_name": "projection_x_coordinate", "long_name": "along the jet", "units": "m", "axis": "X"},
-    "member": {"standard_name": "realization", "long_name": "ensemble member", "units": "1"},
-    "experiment": {"long_name": "name of the experiment"},
-    "start": {"standard_name": "forecast_reference_time", "long_name": "start of a forecast", **DATES},
-    "lead": {"standard_name": "forecast_period", "long_name": "time since the start of a forecast", "units": "hours"},
-    "wavenumber": {"long_name": "waves along a side", "units": "1"},
-    "part": {"long_name": "what the spectrum is of"},
-    "rank": {"long_name": "members below the truth", "units": "1"},
-    "bin": {"long_name": "least spread of a bin, in the unit of the scores"},
-}
-#: Settings that the sizes of the state tell, so that no attribute can contradict them.
-SIZES = ("kind", "N", "dim")
 #: What files may lack: sqgturb's older ones leave out that they are dealiased, and all of them the Jacobian.
 OPTIONAL = {"dealias": True, "jacobian": "sqgturb"}
 #: zlib packs no more into a byte (its deflate takes 258 equal ones for 2 bits, www.zlib.net/zlib_tech.html)
@@ -273,11 +254,9 @@ def new_file(path: str | Path, kind: str, config, attributes: dict) -> Iterator[
     with _LIBRARY, _errors_of(path, "cannot be made", "give a folder that exists and may be written"):
         nc = netCDF4.Dataset(path, "w", clobber=False, format=kind)
     with _LIBRARY, nc:
-        about = {"Conventions": "CF-1.11", "source": f"jaxda {__version__}", "history": dated("made by jaxda")}
-        about |= (asdict(config) if config else {}) | attributes
-        for name, value in about.items():
-            if name not in SIZES:
-                nc.setncattr(name, int(value) if isinstance(value, bool) else value)
+        about = {"history": dated("made by jaxda")} | attributes
+        for name, value in conventions.global_attributes(config, about).items():
+            nc.setncattr(name, value)
         yield nc
 
 
@@ -320,25 +299,15 @@ def add_history(path: str | Path, event: str) -> None:
 
 def add_coordinates(nc: netCDF4.Dataset, config: SQGConfig | Lorenz96Config, **others) -> tuple[str, ...]:
     """Write the coordinates of a state, and `others` (no values: unlimited), and return the state's names."""
-    if isinstance(config, SQGConfig):
-        along = np.arange(config.N) * (config.L / config.N)
-        space, axes = {"z": np.array([0.0, config.H]), "y": along, "x": along}, AXES
-    else:
-        # Lorenz 1996: sites at equal distances around a latitude circle
-        about = {
-            "standard_name": "longitude",
-            "long_name": "site of the variable",
-            "units": "degrees_east",
-            "axis": "X",
-        }
-        space, axes = {"x": 360.0 / config.dim * np.arange(config.dim)}, AXES | {"x": about}
+    space = conventions.space_of(config)
+    about = conventions.axes_of(config)
     for name, values in (others | space).items():
         nc.createDimension(name, len(values) or None)
         if values.dtype == object:
-            _add_labels(nc, name, values, axes[name])
+            _add_labels(nc, name, values, about[name])
             continue
         variable = nc.createVariable(name, values.dtype, (name,))
-        variable.setncatts(axes[name])
+        variable.setncatts(about[name])
         variable[:] = values
     return tuple(space)
 
@@ -363,8 +332,7 @@ def add_state(
     sizes = tuple(nc.dimensions[d].size for d in space)
     options = {"compression": "zlib", "complevel": 1, "shuffle": True, "fill_value": np.nan}
     variable = nc.createVariable(name, dtype, lead + space, chunksizes=(1,) * len(lead) + sizes, **options)
-    units = {"units": "m s-1", "kelvin_per_unit": config.kelvin} if isinstance(config, SQGConfig) else {"units": "1"}
-    variable.setncatts(units | attributes)
+    variable.setncatts(conventions.units_of(config) | attributes)
 
 
 def create_nature_run(path: str | Path, config: SQGConfig, *, dtype=np.float32, **attributes) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 from jaxda.models.sqg import SQGConfig
 from jaxda.output import netcdf
 from jaxda.output.atomic import replacing
-from jaxda.output.netcdf import AXES, TIME_UNITS, FileError
+from jaxda.output.conventions import AXES, TIME_UNITS
+from jaxda.output.netcdf import FileError
 from jaxda.shown import in_brief
 
 #: operator -> unit of its values

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxda.output import run_folder
-from jaxda.output.netcdf import AXES, FileError
+from jaxda.output.conventions import AXES
+from jaxda.output.netcdf import FileError
 from jaxda.output.run_folder import REALTIME, TWIN, RunFolder
 
 if TYPE_CHECKING:
@@ -90,10 +91,11 @@ def _cycles(run: RunFolder) -> xarray.Dataset:
 def _fields(run: RunFolder, missing: list[str]) -> xarray.Dataset:
     import xarray
 
-    for name, open_it in (
-        ("analysis.nc", xarray.open_dataset),
-        ("analysis.zarr", lambda path: xarray.open_zarr(path, chunks=None, consolidated=False)),
-    ):
+    def open_zarr(path: Path) -> xarray.Dataset:
+        data = xarray.open_zarr(path, chunks=None, consolidated=False)
+        return data.assign_coords(experiment=data.experiment.astype(object))  # names as those of NetCDF
+
+    for name, open_it in (("analysis.nc", xarray.open_dataset), ("analysis.zarr", open_zarr)):
         path = run.path / name
         if path.exists():
             try:

@@ -13,7 +13,8 @@ import numpy as np
 from jaxda.models.sqg import SQGConfig
 from jaxda.output import netcdf
 from jaxda.output.atomic import replacing
-from jaxda.output.netcdf import AXES, FileError
+from jaxda.output.conventions import AXES
+from jaxda.output.netcdf import FileError
 
 FIELDS = {
     "analysis_mean": ("mean of the analysis ensemble", "t"),

@@ -134,8 +134,9 @@ def read(path: str | Path) -> RunFolder:
     summary = {}
     if kind == TWIN:
         content = _attempt(path, "scores.json", text_files.read_json, missing)
-        summary = content.get("scores") if isinstance(content, dict) else None
-        summary = {k: v for k, v in summary.items() if isinstance(v, dict)} if isinstance(summary, dict) else {}
+        found = content.get("scores") if isinstance(content, dict) else None
+        summary = {name: own for name, own in found.items() if isinstance(own, dict)} if isinstance(found, dict) else {}
+        missing += ["scores.json: holds no scores"] if content is not None and not summary else []
     wanted = settings.get("output", {}) if isinstance(settings.get("output"), dict) else {}
     if fields and wanted.get("fields", True) and not any((path / name).exists() for name in fields):
         missing.append(f"{fields[0]}: not there")
@@ -193,8 +194,9 @@ def _rows(path: Path, missing: list[str]) -> list[Row]:
 
 def _record(path: Path, missing: list[str]) -> list[dict]:
     content = _attempt(path, "record.json", text_files.read_json, missing)
-    entries = content if isinstance(content, list) else []
-    return [entry for entry in entries if isinstance(entry, dict)]
+    entries = [entry for entry in content if isinstance(entry, dict)] if isinstance(content, list) else []
+    missing += ["record.json: holds no starts"] if content is not None and not entries else []
+    return entries
 
 
 def _undone(run: RunFolder) -> Iterator[str]:

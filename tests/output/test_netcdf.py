@@ -350,6 +350,16 @@ def test_analyses(tmp_path, config):
         assert data.attrs["title"] == "Test"
 
 
+def test_members_in_the_order_of_older_versions_are_not_gone_on_with(tmp_path):
+    same = {"config": CONFIG, "experiments": ["LETKF"], "hours": [0.0, 12.0], "members": 2}
+    analysis_file.AnalysisFile(tmp_path / "a.nc", **same)
+    with netCDF4.Dataset(tmp_path / "a.nc", "r+") as nc:
+        nc.renameVariable("pv_members", "other")
+        nc.createVariable("pv_members", float, ("experiment", "t", "member", "z", "y", "x"))
+    with pytest.raises(netcdf.FileError, match="older versions"):
+        analysis_file.AnalysisFile(tmp_path / "a.nc", **same, resume=True)
+
+
 def test_only_the_same_analyses_are_gone_on_with(tmp_path):
     path, hours = tmp_path / "analysis.nc", [0.0, 12.0]
     analysis_file.AnalysisFile(path, CONFIG, ["LETKF"], hours)
