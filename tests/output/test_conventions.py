@@ -19,7 +19,8 @@ def states_of(*lead, config=CONFIG):
 
 def nature_run(path):
     netcdf.create_nature_run(path, CONFIG, seed=3)
-    netcdf.append_states(path, 3600 * HOURS, states_of(3), history=netcdf.dated("nature_run.py --out run.nc"))
+    netcdf.append_states(path, 3600 * HOURS, states_of(3))
+    netcdf.add_history(path, netcdf.dated("nature_run.py --out run.nc"))
 
 
 def analyses(path, config=CONFIG):
