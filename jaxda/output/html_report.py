@@ -134,9 +134,9 @@ def drawn(run: RunFolder) -> list[Figure]:
         if not scores or len(hours) < size:
             return []
         padded = lambda values: np.append(values, np.full(size - len(values), np.nan))
-        series = {name: SimpleNamespace(rmse_a=padded(own["rmse_a"])) for name, own in scores.items()}
+        series = {_plain(name): SimpleNamespace(rmse_a=padded(own["rmse_a"])) for name, own in scores.items()}
         records = {name: SimpleNamespace(scores=own) for name, own in series.items()}
-        plots.rmse_against_time(found, {"": records}, hours, run.unit, title=run.title)
+        plots.rmse_against_time(found, {"": records}, hours, run.unit, _sigma(run), _plain(run.title))
         return [_figure(found.getvalue(), "Error of the analysis mean, drawn from scores.csv")]
     if run.kind == REALTIME:
         rows = run.tables.get("status.csv", [])
@@ -155,8 +155,22 @@ def drawn(run: RunFolder) -> list[Figure]:
     lines = {name: values for name, values in lines.items() if np.isfinite(values).any()}
     if not lines:
         return []
-    _curves(found, x, lines, *axes, run.title)
+    _curves(found, x, lines, *axes, _plain(run.title))
     return [_figure(found.getvalue(), f"Drawn from {next(iter(run.tables))}")]
+
+
+def _plain(words: str) -> str:
+    """Words for a figure: Matplotlib takes what is between dollars for a formula, and raises where it is none."""
+    return words.replace("$", r"\$")
+
+
+def _sigma(run: RunFolder) -> list[float]:
+    """Standard deviations of the observations' errors, where they have the unit of the scores."""
+    own = run.settings.get("observations")
+    if not isinstance(own, dict) or own.get("operator") == "arctan":
+        return []
+    sigma = own.get("sigma")
+    return [value for value in map(number, sigma if isinstance(sigma, list) else [sigma]) if 0 < value < np.inf]
 
 
 def _curves(path, x: np.ndarray, lines: dict[str, np.ndarray], xlabel: str, ylabel: str, title: str) -> None:

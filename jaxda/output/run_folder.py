@@ -146,7 +146,10 @@ def read(path: str | Path) -> RunFolder:
     version = made.get("jaxda") if isinstance(made, dict) else None
     if version is not None and version != __version__:
         missing.append(f"made by jaxda {version}, read by {__version__}: what that calls otherwise is not shown")
-    return found._replace(figures=sorted([*path.glob("figures/*.png"), *path.glob("figure.png")]))
+    figures = sorted([*path.glob("figures/*.png"), *path.glob("figure.png")])
+    if kind == TWIN and not figures and wanted.get("figures", True):
+        missing.append("figures: not there")
+    return found._replace(figures=figures)
 
 
 def _kind(path: Path, records: list[dict]) -> str | None:
