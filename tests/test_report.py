@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import csv
+import dataclasses
 import html.parser
 import json
 import re
@@ -247,7 +248,8 @@ def test_warnings_of_twin_experiments():
 
 def test_what_looks_like_a_formula_is_drawn_as_it_is(tmp_path):
     run = made_of(**{"$\\frac$": ("letkf", 0.5, 0.5)})
-    run = run._replace(settings=run.settings | {"title": "$\\no$", "cycles": 6, "interval_hours": 12})
+    settings = run.settings | {"title": "$\\no$", "cycles": 6, "interval_hours": 12}
+    run = dataclasses.replace(run, settings=settings)
     assert table_plots.of_run(run).startswith(html_report.PNG)
 
 
