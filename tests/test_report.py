@@ -1,17 +1,24 @@
 """scripts/report.py: one page about runs, which fetches nothing, escapes what is in a folder and says what is not."""
 
 import base64
+import contextlib
+import csv
+import dataclasses
 import html.parser
 import json
 import re
 import shutil
 import subprocess
+import warnings
 
 import calling
 import numpy as np
 import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jaxda.output import findings, html_report, run_folder, tabled
+from jaxda.output import findings, html_report, open_run, run_folder, table_plots, tabled
 
 script = calling.script("report")
 STATUS = """cycle,time_h,status,file,lateness_s,innovation_rms,expected_rms,spread_a,replaced,waiting_s,analysis_s
@@ -98,7 +105,7 @@ def test_the_page_of_a_run_has_all_of_it(run, tmp_path):
         assert float(row[2]) == pytest.approx(own["last_third"]["rmse_a"], abs=1e-3)
         assert row[-1] == "ok"
     pictures = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    stored = [path.read_bytes() for path in sorted((run / "figures").iterdir())]
+    stored = [(run / "figures" / f"{name}.png").read_bytes() for name in ("rmse", "snapshot")]
     assert [base64.b64decode(source.split(",", 1)[1]) for source in pictures] == stored
     settings = {row[0]: row[1] for table in page.tables for row in table}
     assert settings["filters.data (4).members"] == "4"
@@ -239,6 +246,13 @@ def test_warnings_of_twin_experiments():
     assert findings.of_run(learning) == ["x: steps of learning were taken back in 1 of 1 cycles"]
 
 
+def test_what_looks_like_a_formula_is_drawn_as_it_is(tmp_path):
+    run = made_of(**{"$\\frac$": ("letkf", 0.5, 0.5)})
+    settings = run.settings | {"title": "$\\no$", "cycles": 6, "interval_hours": 12}
+    run = dataclasses.replace(run, settings=settings)
+    assert table_plots.of_run(run).startswith(html_report.PNG)
+
+
 def test_cells_sort_what_is_no_number_last():
     assert tabled.cell(1.23456) == ("1.235", 1.23456)
     assert tabled.cell(None) == tabled.cell(np.nan) == tabled.cell("x") == ("-", np.inf)
@@ -249,3 +263,28 @@ def test_folders_get_names_that_differ(tmp_path):
     places = [tmp_path / name for name in ("a/run", "b/run", "c/other")]
     assert html_report.labels(places) == ["a/run", "b/run", "c/other"]
     assert html_report.labels(places[1:]) == ["run", "other"]
+
+
+NAMES = """title cycles interval_hours filters output fields figures model kind observations sigma train steps scores
+status wall_seconds seconds_per_cycle free-run versions jaxda git commit changed command seeds settings started"""
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.just("$\\no$")
+plain = st.booleans() | st.integers(-9, 2**70) | st.floats() | texts
+keys = st.sampled_from(NAMES.split())
+nested = lambda own: st.lists(own, max_size=2) | st.dictionaries(keys, own, max_size=5)
+tables = st.dictionaries(keys, st.recursive(plain, nested, max_leaves=12), max_size=8)
+rows = st.lists(st.lists(plain, min_size=3, max_size=3), max_size=4)
+
+
+@given(settings=tables, scores=tables, record=st.lists(tables, max_size=2), cells=rows)
+def test_whatever_a_folder_says_makes_a_page(tmp_path_factory, settings, scores, record, cells):
+    folder = tmp_path_factory.mktemp("strange")
+    with contextlib.suppress(ValueError):  # text that TOML does not hold
+        (folder / "config.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+    (folder / "scores.json").write_text(json.dumps({"scores": scores}))
+    (folder / "record.json").write_text(json.dumps(record))
+    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["experiment", "cycle", "rmse_a"], *cells])
+    with warnings.catch_warnings(action="ignore"):  # a font that lacks a letter, what is missing
+        html_report.write(folder / "page.html", [folder])
+        open_run(folder).close()
+    Page((folder / "page.html").read_text(encoding="utf-8"))

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import jinja2
-import numpy as np
 
 from jaxda import __version__
-from jaxda.output import findings, plots, run_folder, tabled
+from jaxda.output import findings, run_folder, table_plots, tabled
 from jaxda.output.atomic import replacing
-from jaxda.output.run_folder import REALTIME, TRAINING, TWIN, RunFolder, number
+from jaxda.output.run_folder import RunFolder
 
 PNG = b"\x89PNG\r\n\x1a\n"
 #: larger figures are left out of the page [bytes]
@@ -24,6 +21,12 @@ LARGEST = 2**24
 #: name of a figure's file -> what it shows
 CAPTIONS = {
     "rmse": "Error of the analysis mean of every experiment, with the error of the observations as a line",
+    "ranks": "Ranks of the truth among the members: flat where they are draws from the same distribution",
+    "spread_skill": "Errors against the spread that should tell them",
+    "spectra_temperature": "Variance of the temperature by wavenumber",
+    "spectra_energy": "Kinetic energy by wavenumber",
+    "plume": "Members at one point against time",
+    "training": "Loss, learning rate and error of the validation against the step",
     "snapshot": "Last analysis of every experiment beside its truth",
     "snapshot_lower": "Truth, analysis mean and error of every experiment at its last cycle, lower boundary",
     "snapshot_upper": "Truth, analysis mean and error of every experiment at its last cycle, upper boundary",
@@ -98,8 +101,10 @@ def labels(places: Sequence[Path]) -> list[str]:
 def _part(label: str, run: RunFolder) -> Part:
     tables = [table for table in (tabled.timings(run), *tabled.files(run)) if table]
     details = [table for table in (tabled.settings([(label, run)]), tabled.record(run)) if table]
-    figures = [figure for path in run.figures if (figure := _stored(path, run.missing))]
-    figures = figures or drawn(run)
+    stored = sorted(run.figures, key=lambda path: [*CAPTIONS, path.stem].index(path.stem))
+    figures = [figure for path in stored if (figure := _stored(path, run.missing))]
+    if not figures and (data := table_plots.of_run(run)):
+        figures = [_figure(data, f"Drawn from {next(iter(run.tables))}")]
     return Part(label, run, findings.of_run(run), figures, tables, details, tabled.commands(run))
 
 
@@ -119,53 +124,3 @@ def _stored(path: Path, missing: list[str]) -> Figure | None:
 
 def _figure(data: bytes, caption: str) -> Figure:
     return Figure(base64.b64encode(data).decode(), caption)
-
-
-# Figures of runs that have none
-
-
-def drawn(run: RunFolder) -> list[Figure]:
-    """Figures made of a run's tables."""
-    found = io.BytesIO()
-    if run.kind == TWIN:
-        scores = {name: own for name, own in run.scores.items() if np.isfinite(own.get("rmse_a", [])).any()}
-        size = max((len(own["rmse_a"]) for own in scores.values()), default=0)
-        hours = run.times[:size]
-        if not scores or len(hours) < size:
-            return []
-        padded = lambda values: np.append(values, np.full(size - len(values), np.nan))
-        series = {name: SimpleNamespace(rmse_a=padded(own["rmse_a"])) for name, own in scores.items()}
-        records = {name: SimpleNamespace(scores=own) for name, own in series.items()}
-        plots.rmse_against_time(found, {"": records}, hours, run.unit, title=run.title)
-        return [_figure(found.getvalue(), "Error of the analysis mean, drawn from scores.csv")]
-    if run.kind == REALTIME:
-        rows = run.tables.get("status.csv", [])
-        names = {"innovation_rms": "innovation", "expected_rms": "innovation that spread and errors promise"}
-        names |= {"spread_b": "spread of the forecast", "spread_a": "spread of the analysis"}
-        where = ("time_h", 24.0, "time [day]", f"RMS [{run.unit}]")
-    elif run.kind == TRAINING:
-        rows = run.tables.get("log.csv", [])
-        names = {"rmse_1": "RMSE after one lead", "persistence_1": "persistence"}
-        where = ("step", 1.0, "step", f"RMSE [{run.unit}]")
-    else:
-        return []
-    column, scale, *axes = where
-    x = np.array([number(row.get(column)) for row in rows]) / scale
-    lines = {name: np.array([number(row.get(key)) for row in rows]) for key, name in names.items()}
-    lines = {name: values for name, values in lines.items() if np.isfinite(values).any()}
-    if not lines:
-        return []
-    _curves(found, x, lines, *axes, run.title)
-    return [_figure(found.getvalue(), f"Drawn from {next(iter(run.tables))}")]
-
-
-def _curves(path, x: np.ndarray, lines: dict[str, np.ndarray], xlabel: str, ylabel: str, title: str) -> None:
-    figure = plots.Figure(figsize=(7.2, 4.0), layout="constrained")
-    axes = figure.subplots()
-    for (name, values), colour, style in zip(lines.items(), plots.COLOURS, plots.LINES, strict=False):
-        axes.plot(x, values, color=colour, linestyle=style, marker="o", markersize=3, label=name)
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
-    axes.grid(color="0.92", linewidth=0.6)
-    axes.legend(frameon=False)
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=130)

@@ -7,12 +7,14 @@ Nothing is believed: a table that ends in the middle of a row loses that row, an
 from __future__ import annotations
 
 import csv
+import dataclasses
+import functools
 import io
 import math
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,8 @@ INDEX = ("experiment", "cycle", "time_h")
 Row = dict[str, str]
 
 
-class RunFolder(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
     """What a folder holds.
 
     Attributes:
@@ -71,7 +74,7 @@ class RunFolder(NamedTuple):
         model = self.settings.get("model")
         return "1" if isinstance(model, dict) and model.get("kind") == "lorenz96" else "K"
 
-    @property
+    @functools.cached_property
     def scores(self) -> dict[str, dict[str, np.ndarray]]:
         """Experiment -> column -> values `(T,)` of its cycles from 0 on; NaN where a cycle has none."""
         return series_of(self.tables.get("scores.csv", []))
@@ -146,7 +149,10 @@ def read(path: str | Path) -> RunFolder:
     version = made.get("jaxda") if isinstance(made, dict) else None
     if version is not None and version != __version__:
         missing.append(f"made by jaxda {version}, read by {__version__}: what that calls otherwise is not shown")
-    return found._replace(figures=sorted([*path.glob("figures/*.png"), *path.glob("figure.png")]))
+    figures = sorted([*path.glob("figures/*.png"), *path.glob("figure.png")])
+    if kind == TWIN and not figures and wanted.get("figures", True):
+        missing.append("figures: not there")
+    return dataclasses.replace(found, figures=figures)
 
 
 def _kind(path: Path, records: list[dict]) -> str | None:
