@@ -78,6 +78,8 @@ class PointFunction(NamedTuple):
     arctan_scale: float | None = None
     linear: bool = False
 
+    __repr__ = in_brief
+
 
 def _arctan(scale: float) -> PointFunction:
     # tan is inverted no closer to its pole than one error standard deviation: beyond, noise decides the sign

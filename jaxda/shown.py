@@ -33,7 +33,7 @@ def brief(value) -> str:
     kind = f"{value.dtype}[{', '.join(map(str, value.shape))}]"
     try:
         numbers = np.asarray(value)
-    except Exception:  # a tracer has no values, an array over several processes not all of them, a key is no number
+    except (TypeError, RuntimeError):  # traced, a key; deleted, or not all of it in this process
         return kind
     if numbers.dtype.kind not in "biuf" or numbers.size == 0:
         return kind

@@ -214,6 +214,7 @@ def test_notebooks_run(path):
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
     said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "Warning" not in said
+    assert "\x1b" not in said  # the frames of a bar
     tables = [
         output.data["text/plain"]
         for cell in notebook.cells

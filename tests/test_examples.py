@@ -26,7 +26,7 @@ PUBLIC = {
     "compare": ("run", "cycled"),
 }
 #: those whose examples compile for a few seconds
-SLOW = ("compare", "experiment")
+SLOW = ("compare", "experiment", "filters.local_score", "models.vit")
 
 
 def modules():

@@ -50,3 +50,9 @@ def test_what_is_traced_shows_its_shape():
     seen = []
     jax.jit(lambda x: seen.append(repr(observations.Observation(x, x))) or x)(jnp.zeros((2, 3)))
     assert seen == ["Observation(values=float32[2, 3], precision=float32[2, 3])"]
+
+
+def test_what_was_given_away_still_shows_itself():
+    kept = jnp.arange(8.0)
+    kept.delete()
+    assert shown.brief(kept) == "float32[8]"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from jaxda.parallel import launch
@@ -18,7 +20,7 @@ class _Rate(ProgressColumn):
     """Amount done a second."""
 
     def render(self, task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.3g} {task.fields['unit']}/s")
+        return Text("" if task.speed is None else f"{task.speed:.3g}/s", no_wrap=True)
 
 
 @contextmanager
@@ -43,13 +45,16 @@ def bar(
     if not launch.is_first():
         yield lambda amount, name=None, scores=None: None
         return
-    console = console or Console(stderr=True, force_jupyter=False)  # a notebook gets lines
+    console = console or Console(stderr=True)
+    if console.is_jupyter:  # a notebook would keep every frame of a bar
+        console = Console(stderr=True, force_jupyter=False, force_terminal=False)
     if not console.is_terminal:
         with _lines(name, total, unit, console, every) as advance:
             yield advance
         return
-    amount = TextColumn("{task.completed:.4g}/{task.total:.4g} {task.fields[unit]}")
-    scores = TextColumn("{task.fields[scores]}", markup=False)
+    text = partial(TextColumn, table_column=Column(no_wrap=True))
+    amount = text("{task.completed:.4g}/{task.total:.4g} {task.fields[unit]}")
+    scores = text("{task.fields[scores]}", markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), amount, _Rate(), TimeRemainingColumn(), scores)
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=total, unit=unit, scores="")
