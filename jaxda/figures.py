@@ -102,11 +102,16 @@ def scores_of(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _rmse(config: ExperimentConfig, folder: Path) -> Iterator[Path]:
-    """Rows without the experiment's shocks have a panel of their own."""
-    scores = scores_of(folder / "scores.csv")
+    path = folder / FOLDER / "rmse.png"
+    errors_of(config, scores_of(folder / "scores.csv"), path)
+    yield path
+
+
+def errors_of(config: ExperimentConfig, scores: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
+    """Draw analysis errors of `scores_of`; rows without the experiment's shocks have a panel of their own."""
     scores = {name: own for name, own in scores.items() if name in config.filters}
     if not scores:
-        raise FileError(f"{folder / 'scores.csv'}: has no row of an experiment in config.toml; run it again")
+        raise FileError(f"{path}: scores.csv has no row of an experiment in config.toml; run it again")
     operator, sigma = config.observations.operator, np.asarray(config.observations.sigma)
     sigma = {"identity": config.kelvin * sigma, "scaled": sigma}.get(operator)
     shocked = lambda name: _sees_the_truth(config, name)  # where nothing shocks there is one
@@ -115,10 +120,8 @@ def _rmse(config: ExperimentConfig, folder: Path) -> Iterator[Path]:
         "without shocks": {name: own["rmse_a"] for name, own in scores.items() if not shocked(name)},
     }
     hours = max((own["time_h"] for own in scores.values()), key=len)
-    path = folder / FOLDER / "rmse.png"
     panels = {panel: own for panel, own in both.items() if own}
     series_plots.rmse_against_time(path, panels, hours, config.unit, sigma, config.title)
-    yield path
 
 
 def _detailed(config: ExperimentConfig) -> tuple[str, ...]:

@@ -210,9 +210,9 @@ def swept(given: argparse.Namespace) -> tuple[dict, list]:
     return content, [tables.swept(found, size)]
 
 
-def trainings(given: argparse.Namespace) -> list:
-    """The tables that --search and --heatmap ask for."""
-    (config, batch), shown = vit_of(given), []
+def trainings(given: argparse.Namespace) -> tuple[dict, list]:
+    """What is kept of --heatmap, and the tables that it and --search ask for."""
+    (config, batch), content, shown = vit_of(given), {}, []
     if given.search:
         shown.append(tables.searched(vit.search(config, given.search, given.repeats)))
     if given.heatmap:
@@ -220,7 +220,8 @@ def trainings(given: argparse.Namespace) -> list:
         found = {tuple(size): rate for *size, rate in vit.grid(config, batch, *sizes, given.repeats)}
         bench_plots.rates(given.heatmap, found, f"{config.depth} layers, batch {batch}, {report.versions()['device']}")
         shown.append(tables.heatmap(found))
-    return shown
+        content["heatmap"] = [[*size, rate] for size, rate in found.items()]
+    return content, shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -229,7 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
         given = arguments_of(arguments)
         launch.start(given.dtype)
         content, shown = swept(given) if given.sweep else parts(given)
-        shown += trainings(given)
+        kept, more = trainings(given)
+        content, shown = content | kept, shown + more
     except (ValueError, ChildProcessError) as error:
         return launch.refuse("bench.py", one_line(error) if isinstance(error, ValidationError) else error)
     report.print_lines([table for table in shown if table is not None])

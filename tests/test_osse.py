@@ -158,7 +158,9 @@ def lorenz(tmp_path_factory):
 
 
 BOTH = pytest.mark.parametrize("finished", ["turbulence", "lorenz"])
-FILES = {"config.toml", "record.json", "scores.csv", "scores.json", "analysis.nc", "figures/rmse.png"}
+FILES = {"config.toml", "record.json", "scores.csv", "scores.json", "analysis.nc", "diagnostics.nc"}
+FILES |= {f"figures/{name}.png" for name in ("rmse", "ranks", "spread_skill")}
+OF_FIELDS = ("snapshot_lower", "snapshot_upper", "spectra_energy", "spectra_temperature")
 
 
 # What a run leaves
@@ -167,7 +169,7 @@ FILES = {"config.toml", "record.json", "scores.csv", "scores.json", "analysis.nc
 @pytest.mark.parametrize(
     ("finished", "figures"),
     [
-        ("turbulence", {"figures/snapshot_lower.png", "figures/snapshot_upper.png"}),
+        ("turbulence", {f"figures/{name}.png" for name in OF_FIELDS}),
         ("lorenz", {"figures/snapshot.png"}),
     ],
 )

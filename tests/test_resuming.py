@@ -94,10 +94,11 @@ def whole(path, tmp_path_factory):
 
 def results(folder):
     """Everything that a run leaves, times of computing aside."""
-    with netCDF4.Dataset(folder / "analysis.nc") as nc:
-        arrays = {
-            name: np.ma.filled(variable[:], np.nan) for name, variable in nc.variables.items() if variable.dtype != str
-        }
+    arrays = {}
+    for file in ("analysis.nc", "diagnostics.nc"):
+        with netCDF4.Dataset(folder / file) as nc:
+            own = {name: variable[:] for name, variable in nc.variables.items() if variable.dtype.kind in "fi"}
+        arrays |= {(file, name): np.ma.filled(a, np.nan if a.dtype.kind == "f" else 0) for name, a in own.items()}
     scores = json.loads((folder / "scores.json").read_text())
     for row in scores["scores"].values():
         assert row.pop("wall_seconds") > 0

@@ -142,3 +142,51 @@ def _by_devices(axes, devices: Sequence[int]) -> None:
     axes.set_xlabel("devices")
     axes.grid(which="both", color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def work(path: str | Path, found: Mapping[str, tuple[int, float]], rate: float, images: float, title: str = "") -> None:
+    """Operations of a training, and the hours that a node would take, a bar a model.
+
+    Args:
+        path: figure to write.
+        found: name -> parameters, operations [FLOP].
+        rate: of a node [FLOP/s].
+        images: that are trained on.
+        title: line above the figure.
+    """
+    figure = Figure(figsize=(6.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    operations = np.array([flop for _, flop in found.values()])
+    axes.bar(range(len(found)), operations, 0.6, color=COLOURS[0])
+    for place, (parameters, flop) in enumerate(found.values()):
+        words = f"{parameters / 1e9:.2g} G parameters"
+        axes.annotate(words, (place, flop), (0, 3), textcoords="offset points", ha="center", fontsize="small")
+    axes.set_xticks(range(len(found)), list(found))
+    axes.set(yscale="log", xlabel="grid points", ylabel=f"operations on {images:,.0f} images [FLOP]")
+    axes.set_ylim(0.3 * operations.min(), 4.0 * operations.max())
+    hours = lambda flop: np.asarray(flop) / (3600.0 * rate)
+    right = axes.secondary_yaxis("right", functions=(hours, lambda own: np.asarray(own) * 3600.0 * rate))
+    right.set_ylabel(f"node hours at {rate / 1e12:.3g} TFLOP/s [h]")
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=110)
+
+
+def bandwidths(path: str | Path, found: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str = "") -> None:
+    """Bus bandwidth of all-reduces against the message's size, a line a machine and number of devices.
+
+    Args:
+        path: figure to write.
+        found: name -> sizes [B], bus bandwidths [B/s].
+        title: line above the figure.
+    """
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, (sizes, rates)) in enumerate(found.items()):
+        style = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
+        axes.loglog(np.asarray(sizes) / 1e6, np.asarray(rates) / 1e9, label=name, marker="o", markersize=3, **style)
+    axes.set(xlabel="message [MB]", ylabel="bus bandwidth of an all-reduce [GB/s]")
+    axes.grid(which="both", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", frameon=False, fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=110)

@@ -12,6 +12,13 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from jaxda.output import style
 
 
+def _logarithmic(axes) -> None:
+    """Numbers such as 0.5, 1, 2 on a logarithmic axis."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def rmse_against_time(
     path: str | Path, panels: Mapping[str, Mapping], hours: np.ndarray, unit: str, sigma=None, title: str = ""
 ) -> None:
@@ -40,9 +47,7 @@ def rmse_against_time(
         for value in np.unique(np.atleast_1d(np.asarray(sigma if sigma is not None else [], float))):
             axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2, label=f"observation error {value:g}{shown}")
         axes.set(ylabel=f"analysis RMSE{f' [{unit}]' if shown else ''}{of}", title=panel if len(panels) > 1 else "")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        _logarithmic(axes)
         style.grid(axes)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     all_axes[-1].set_xlabel("time [day]")
@@ -112,10 +117,8 @@ def training(path: str | Path, rows: Mapping[str, np.ndarray], title: str = "") 
         right.semilogy(step, rows[f"persistence_{lead}"], color=own["color"], linestyle=":", linewidth=1.0)
     right.plot([], [], color="0.3", linestyle=":", linewidth=1.0, label="persistence")
     right.set(xlabel="step", ylabel="RMSE of the validation [K]")
-    right.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    right.yaxis.set_major_formatter("{x:g}")
-    right.yaxis.set_minor_formatter(NullFormatter())
     right.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes in (left, right):
+        _logarithmic(axes)
         style.grid(axes)
     style.save(figure, path, title)

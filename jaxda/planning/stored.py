@@ -38,8 +38,8 @@ def plan_of(tree: dict) -> Plan:
     return Plan(**tree | {"cost": cost})
 
 
-def read(path: Path) -> dict[str, list[Plan]]:
-    """The plans in a file that scripts/scale_plan.py wrote.
+def read(path: Path, flag: str = "--again") -> dict[str, list[Plan]]:
+    """The plans in a file that scripts/scale_plan.py wrote and that a `flag` names.
 
     Raises:
         ValueError: it cannot be read, or has none.
@@ -51,4 +51,4 @@ def read(path: Path) -> dict[str, list[Plan]]:
             raise ValueError("it has no plans")
         return found
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"--again {path}: {type(error).__name__}: {error}; give a file that --json wrote") from None
+        raise ValueError(f"{flag} {path}: {type(error).__name__}: {error}; give a file that --json wrote") from None
