@@ -3,8 +3,9 @@
 Keys: cycle k uses fold_in(key, k), and from it one key each for observing, analysis, forecast and learning. So a run
 cut in pieces gives the numbers of the whole, and all filters given one key see the same observations.
 
-`cycle` takes a forecast that stays what it is. In `coupled_cycle` what the forecasts are made with, a model, is carried
-along: it may depend on the number of the cycle, and learn from each analysis.
+`cycle` takes a forecast that stays what it is. In `coupled_cycle` what the forecasts are made with, a model, is
+carried along: it may depend on the number of the cycle, and learn from each analysis. A `Guard` looks after both:
+members that are not finite are drawn anew, a filter that loses the truth is noticed and may be brought back.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from pydantic import Field
 
 from jaxda import diagnostics
+from jaxda.filters.divergence import UNGUARDED, Guard, Watched
 from jaxda.filters.inflation import spread
 from jaxda.observations import Observation, given
 from jaxda.settings import Fraction, Positive, described, settings
@@ -36,7 +39,9 @@ class Scores(NamedTuple):
     """Scores of each cycle, `(T,)`, in the unit of the states times the scale: forecast (b) and analysis (a).
 
     `rmse` of the ensemble mean, `spread` and fair `crps` as in `jaxda.diagnostics`; `rejected` counts observations,
-    `replaced` the members that the forecast after the analysis could not be used of.
+    `replaced` the members that the analysis, or the forecast after it, could not be used of, `lost` those that are not
+    finite and could not be replaced. `chi_square` of the innovations is that of `jaxda.filters.divergence`, NaN without
+    observations, and `flagged` is 1 where the filter is diverging.
     """
 
     rmse_b: Array
@@ -46,6 +51,15 @@ class Scores(NamedTuple):
     crps_a: Array
     rejected: Array
     replaced: Array
+    lost: Array
+    chi_square: Array
+    flagged: Array
+
+    @property
+    def finite(self) -> np.ndarray:
+        """Whether each cycle `(T,)` has errors that are numbers, and ended with members that are."""
+        errors = (self.rmse_b, self.rmse_a, self.spread_b, self.spread_a, self.crps_a)
+        return np.isfinite(np.stack(errors)).all(0) & (np.asarray(self.lost) == 0)
 
 
 class Fields(NamedTuple):
@@ -63,29 +77,65 @@ class Keys(NamedTuple):
     analysis: Array
     forecast: Array
     learn: Array
+    faults: Array
 
 
 def keys(key: Array, number: int | Array) -> Keys:
     """The keys of cycle `number` of an experiment's key."""
     own = jax.random.fold_in(key, number)
-    return Keys(*jax.random.split(own, 3), jax.random.fold_in(own, 3))
+    return Keys(*jax.random.split(own, 3), jax.random.fold_in(own, 3), jax.random.fold_in(own, 4))
 
 
 class Coupled(NamedTuple):
-    """What goes from cycle to cycle: the forecast `(M, *shape)`, and what forecasts are made with, any arrays."""
+    """What goes from cycle to cycle: the forecast `(M, *shape)`, what forecasts are made with, any arrays, and how many
+    suspect cycles there were in a row, None where nobody watches.
+    """
 
     ensemble: Array
-    model: Any
+    model: Any = None
+    suspect: Array | None = None
 
     @property
     def parts(self) -> dict[str, Any]:
-        """By name, as checkpoints hold them: without a model that is None."""
+        """By name, as checkpoints hold them: without what is None."""
         return {name: part for name, part in self._asdict().items() if part is not None}
 
     @classmethod
     def of(cls, parts: dict[str, Any]) -> Coupled:
         """What these `parts` are of."""
-        return cls(**{"model": None} | parts)
+        return cls(**parts)
+
+
+def analyse(
+    own: Keys,
+    ensemble: Array,
+    suspect: Array | None,
+    used: Observation,
+    rmse: Array | float,
+    analysis: Analysis,
+    guard: Guard,
+) -> tuple[Array, Watched, Array, Array]:
+    """One guarded analysis of a forecast `(M, *shape)` whose error is `rmse`, 0 where nobody knows it.
+
+    Returns:
+        The analysis; what the innovations said before it; members that were drawn anew, and that could not be.
+    """
+    watched = guard.watch(suspect, ensemble, used, rmse)
+    if guard.rescue is None:
+        posterior = analysis(own.analysis, ensemble, used)
+    else:
+        posterior = jax.lax.cond(watched.flagged, guard.rescue, analysis, own.analysis, ensemble, used)
+    posterior, redrawn, lost = guard.mend(jax.random.fold_in(own.faults, 0), posterior)
+    return posterior, watched, redrawn, lost
+
+
+def predict(
+    own: Keys, number: Array, model: Any, posterior: Array, forecast: ModelForecast, guard: Guard
+) -> tuple[Array, Array, Array]:
+    """One guarded forecast of an analysis `(M, *shape)`; members that were replaced in it, and that could not be."""
+    after, replaced = forecast(own.forecast, number, model, posterior)
+    after, redrawn, lost = guard.mend(jax.random.fold_in(own.faults, 1), after)
+    return after, replaced + redrawn, lost
 
 
 def coupled_cycle(
@@ -98,6 +148,7 @@ def coupled_cycle(
     analysis: Analysis,
     screen: Screen | None = None,
     learn: Learn | None = None,
+    guard: Guard = UNGUARDED,
     first: int | Array = 0,
     scale: float = 1.0,
     keep_members: bool = False,
@@ -110,6 +161,7 @@ def coupled_cycle(
         screen: (forecast, observation) -> the observation that the analysis gets, `observations.screened` for instance;
             None: as it is.
         learn: what the model makes of each analysis before it forecasts; None: nothing.
+        guard: what looks after members and filter; left out: nobody.
         first: number of the first cycle, for the keys.
         scale: of the scores, for instance K for each m/s of PV.
 
@@ -118,28 +170,32 @@ def coupled_cycle(
     """
 
     def one(coupled, item):
-        ensemble, model = coupled
+        ensemble, model, suspect = coupled
         number, state = item
         own = keys(key, number)
         observation = observe(own.observe, state)
         used = observation if screen is None else screen(ensemble, observation)
-        posterior = analysis(own.analysis, ensemble, used)
+        rmse_b = scale * diagnostics.rmse(ensemble.mean(0), state)
+        posterior, watched, redrawn, gone = analyse(own, ensemble, suspect, used, rmse_b, analysis, guard)
         record = None
         if learn is not None:
             model, record = learn(own.learn, number, model, ensemble, posterior, used)
-        after, replaced = forecast(own.forecast, number, model, posterior)
+        after, replaced, lost = predict(own, number, model, posterior, forecast, guard)
         mean = posterior.mean(0)
         scores = Scores(
-            rmse_b=scale * diagnostics.rmse(ensemble.mean(0), state),
+            rmse_b=rmse_b,
             rmse_a=scale * diagnostics.rmse(mean, state),
             spread_b=scale * diagnostics.mean_spread(ensemble),
             spread_a=scale * diagnostics.mean_spread(posterior),
             crps_a=scale * diagnostics.crps(posterior, state),
             rejected=jnp.sum(given(observation)) - jnp.sum(given(used)),
-            replaced=jnp.asarray(replaced),
+            replaced=jnp.asarray(redrawn + replaced),
+            lost=jnp.maximum(gone, lost),
+            chi_square=jnp.asarray(watched.chi_square, rmse_b.dtype),
+            flagged=jnp.asarray(watched.flagged, int),
         )
         fields = Fields(mean, spread(posterior), posterior if keep_members else None)
-        return Coupled(after, model), (scores, fields, record)
+        return Coupled(after, model, watched.suspect), (scores, fields, record)
 
     return jax.lax.scan(one, coupled, (first + jnp.arange(len(truth)), truth))
 
@@ -151,8 +207,9 @@ def cycle(key: Array, ensemble: Array, truth: Array, *, forecast: Forecast, **re
         The forecast for the cycle after the last; the series of scores and fields.
     """
     plain = lambda key, number, model, ensemble: (forecast(key, ensemble), 0)
-    (ensemble, _), (scores, fields, _) = coupled_cycle(key, Coupled(ensemble, None), truth, forecast=plain, **rest)
-    return ensemble, (scores, fields)
+    start = Coupled(ensemble, suspect=jnp.zeros((), jnp.int32))
+    coupled, (scores, fields, _) = coupled_cycle(key, start, truth, forecast=plain, **rest)
+    return coupled.ensemble, (scores, fields)
 
 
 @settings

@@ -6,6 +6,9 @@ Started as several processes by srun, mpirun or torchrun it is one run on the de
 many runs); members have to divide over the processes. With --resume the same command goes on where it was interrupted
 and gives what an unbroken run gives.
 
+Members that are not finite are drawn anew from the others; a filter of which too many are (faults.replaced_limit) ends
+as "non-finite" with its checkpoint from before, and the other filters go on.
+
 Exit status: 0; 2 for bad input, and then nothing is written; 3 if a filter diverged or went non-finite.
 """
 
@@ -59,7 +62,7 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
                 out / "analysis.nc", config.model, names, hours, members=members, resume=True
             )
             stack.enter_context(file).write_truth(0, world.truth)
-        records, last = {}, {}
+        records, last, said = {}, {}, set()
         advance = stack.enter_context(bar("cycles", config.cycles * len(names), "cycles"))
         for name, analysis in analyses.items():
             with resuming.Progress(config, out, name) as progress:
@@ -68,12 +71,18 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
                     advance(len(chunk.scores.rmse_a), name)
                     if file and chunk.fields is not None:
                         file.write(name, chunk.first, chunk.fields.mean, chunk.fields.spread, chunk.fields.members)
-                    progress.save(chunk)
+                    if chunk.finite:
+                        progress.save(chunk)
+                    for kind, notice in report.notices(name, chunk, config.faults).items():
+                        if (name, kind) not in said:
+                            launch.say(f"osse.py: {notice}", file=sys.stderr)
+                        said.add((name, kind))
 
                 records[name] = experiment.run_filter(
                     config, world, name, analysis, forecasters.pop(name), keep, progress.load
                 )
-                last[name] = progress.mean
+                if records[name].status != "non-finite":
+                    last[name] = progress.mean
             if writes:
                 report.write_scores(out, records, config.interval_hours)
     if writes:

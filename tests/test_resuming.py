@@ -205,7 +205,8 @@ def series(first, count, bad_from=99):
     lost = number >= bad_from
     values = [np.where(lost, np.nan, 0.1 * number + k).astype(np.float32) for k in range(5)]
     counts = [np.where(lost, np.nan, number + k) if lost.any() else number + k for k in range(2)]
-    scores = Scores(*values, *counts)
+    gone = np.where(lost, np.nan, 0.0) if lost.any() else np.zeros(count, int)
+    scores = Scores(*values, *counts, lost=gone, chi_square=values[0], flagged=gone)
     coupled = Coupled(jnp.full((2, 16), float(first)), None)
     return Chunk(first, scores, None, None, coupled, 0.5)
 
