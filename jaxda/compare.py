@@ -141,7 +141,7 @@ def cycled(
         began = time.perf_counter()
         scores = jax.tree.map(np.asarray, run(key, ensemble, truth)[1][0])
         seconds = time.perf_counter() - began
-        status = "ok" if np.isfinite(scores).all() else "non-finite"
+        status = "ok" if scores.finite.all() else "non-finite"
         records[name] = Record(scores, status, seconds, seconds / len(truth))
     return Comparison(title, unit, records)
 

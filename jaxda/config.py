@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from jaxda import text_files
 from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, ObservationsOnlyConfig
 from jaxda.filters.ensf import EnSFConfig
+from jaxda.filters.faults import FaultsConfig
 from jaxda.filters.letkf import LETKFConfig
 from jaxda.filters.local_score import LocalScoreConfig
 from jaxda.filters.own import OwnConfig
@@ -130,6 +131,7 @@ class ExperimentConfig:
     filters: dict[Name, FilterConfig] = Field(
         default_factory=lambda: {"local-score": LocalScoreConfig()}, min_length=1, description="name -> filter"
     )
+    faults: FaultsConfig = Field(default_factory=FaultsConfig, description="members that fail, filters that diverge")
     output: OutputConfig = Field(default_factory=OutputConfig, description="what is written")
 
     def __post_init__(self):

@@ -23,8 +23,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxda import coupling, diagnostics, limits, observations, twin
 from jaxda.config import ExperimentConfig, FilterConfig
 from jaxda.coupling import Forecaster
-from jaxda.filters import baselines, ensf, letkf, local_score, own
+from jaxda.filters import baselines, divergence, ensf, faults, letkf, local_score, own
 from jaxda.filters.baselines import Climate
+from jaxda.filters.divergence import Guard
 from jaxda.filters.localization import Geometry
 from jaxda.numerics import spectral, timestep
 from jaxda.observations import Operator
@@ -42,6 +43,8 @@ PARTS = ("nature", "shocks", "initial", "cycles")
 CLIMATE_STATES = 100
 #: kinds whose analyses do not depend on their forecasts, so that two members are enough, however many the processes
 WITHOUT_FORECASTS = ("observations-only", "climatology")
+#: kinds that can lose the truth
+FILTERS = ("local-score", "letkf", "ensf", "own")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Chunk(NamedTuple):
 
     Attributes:
         first: number of the first.
-        scores, fields, learned: of each, `(T, ...)`; fields None where the run is not finite, or they were not kept,
+        scores, fields, learned: of each, `(T, ...)`; fields None where the run was not finite, or they were not kept,
             learned None where nothing learns.
         coupled: what the next cycle starts from.
         seconds: time for each cycle.
@@ -95,6 +98,11 @@ class Chunk(NamedTuple):
     def done(self) -> int:
         """Cycles done with it."""
         return self.first + len(self.scores.rmse_a)
+
+    @property
+    def finite(self) -> bool:
+        """Whether it may be gone on from."""
+        return bool(self.scores.finite.all())
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Record:
         return float(np.mean(series[len(series) - max(1, round(last * len(series))) :]))
 
     def total(self, name: str) -> int:
-        """Observations rejected or members replaced in all cycles; of a forecast that is not finite none count."""
+        """What a score that counts adds up to in all cycles; of a forecast that is not finite none count."""
         return int(np.sum(getattr(self.scores, name), where=np.isfinite(self.scores.rmse_b)))
 
 
@@ -305,6 +313,15 @@ def make_forecaster(config: ExperimentConfig, world: World, name: str) -> Foreca
     return coupling.make_forecaster(config, name, world.operator, world.climate, mesh_of(config, name))
 
 
+def make_guard(
+    config: ExperimentConfig, name: str, operator: Operator, climate: Climate, analysis: twin.Analysis
+) -> Guard:
+    """What looks after the members of one of the experiment's filters, and after the filter."""
+    mend = faults.make_mend(config.faults, config.members_of(name), mesh_of(config, name))
+    watched = config.filters[name].kind in FILTERS
+    return divergence.make_guard(config.faults, mend, operator, climate, analysis, watched=watched, scale=config.kelvin)
+
+
 def run_filter(
     config: ExperimentConfig,
     world: World,
@@ -316,7 +333,8 @@ def run_filter(
 ) -> Record:
     """Cycle one filter through the truth, chunk by chunk, each of which `on_chunk` is told.
 
-    A run that goes non-finite ends there, its remaining scores NaN.
+    A run that goes non-finite ends there, its remaining scores NaN: where more members are than may be drawn anew
+    (`FaultsConfig.replaced_limit`). The chunk in which it does is not `finite`, and nothing to go on from.
 
     Args:
         forecaster: of `make_forecaster`; None: made here.
@@ -332,6 +350,7 @@ def run_filter(
             twin.coupled_cycle,
             forecast=forecast,
             learn=learn,
+            guard=make_guard(config, name, world.operator, world.climate, analysis),
             observe=world.observe,
             analysis=analysis,
             screen=partial(observations.screened, world.operator, limit=config.observations.reject),
@@ -340,21 +359,22 @@ def run_filter(
             keep_members=config.output.members,
         ),
         mesh,
-        out_shardings=(Coupled(spread, placed or whole), whole),
+        out_shardings=(Coupled(spread, placed or whole, whole), whole),
     )
     states = world.seen_by(config.filters[name])
-    coupled = Coupled(jax.device_put(world.first_ensemble(members), spread), model)
+    suspect = jax.device_put(jnp.zeros((), jnp.int32), whole)
+    coupled = Coupled(jax.device_put(world.first_ensemble(members), spread), model, suspect)
     before = resume(coupled)
     chunks, coupled = ([before], before.coupled) if before else ([], coupled)
     length = length_of(config.cycles, chunk_of(config.model.shape))
     for first in range(before.done if before else 0, config.cycles, length):
         began = time.perf_counter()
         truth = states[first : first + length]
-        finite = not chunks or bool(np.isfinite(chunks[-1].scores).all())
-        if finite:
+        if not chunks or chunks[-1].finite:
             coupled, (scores, fields, learned) = run(world.key, coupled, truth, first=first)
             fields = jax.tree.map(lambda field: field.addressable_data(0), fields)  # whole, on a device of this process
-            scores, learned = jax.tree.map(np.asarray, (scores, learned))
+            # copies: on CPUs np.asarray looks into the device's array, which would be kept for as long
+            scores, learned = jax.tree.map(np.array, (scores, learned))
         else:
             lost = partial(jax.tree.map, partial(_unknown, len(truth)))
             scores, fields, learned = lost(chunks[-1].scores), None, lost(chunks[-1].learned)
@@ -380,8 +400,7 @@ def _unknown(count: int, like: np.ndarray) -> np.ndarray:
 
 def _status(config: ExperimentConfig, world: World, name: str, record: Record) -> str:
     """A filter has diverged if it ends with a larger error than the climate's mean would have."""
-    if not np.isfinite(record.scores).all():
+    if not record.scores.finite.all():
         return "non-finite"
     climate_error = config.kelvin * float(jnp.sqrt(world.climate.variance.mean()))
-    is_filter = config.filters[name].kind in ("local-score", "letkf", "ensf", "own")
-    return "diverged" if is_filter and record.mean("rmse_a", 1 / 3) > climate_error else "ok"
+    return "diverged" if config.filters[name].kind in FILTERS and record.mean("rmse_a", 1 / 3) > climate_error else "ok"

@@ -156,12 +156,14 @@ class Progress:
         self._checkpoints.close()
 
     def save(self, chunk: Chunk) -> None:
-        """Keep a chunk and all before it, while the next one is computed."""
+        """Keep a chunk and all before it, while the next one is computed; one that is not finite is no start of another."""
         if chunk.fields is not None:
             self.mean = np.asarray(chunk.fields.mean[-1])
         if self._parts and jax.process_index() == 0:
             fields = _arrays_of(chunk.fields, self._config.output.fields) if chunk.fields else {}
             self._parts.write(self._name, chunk.first, chunk.done - chunk.first, fields)
+        if not chunk.finite:
+            return
         scores, learned = joined([*self._chunks, chunk])
         seconds = [c.seconds * (c.done - c.first) for c in (*self._chunks, chunk)]
         state = {"coupled": _values(chunk.coupled), "mean": self.mean, "scores": scores._asdict()}
@@ -185,8 +187,7 @@ class Progress:
         record.require_settings(meta, self._config, place)
         record.say_versions(meta, place)
         kind = np.dtype(like.ensemble.dtype)
-        # counts are no numbers where a run went wrong
-        series = lambda fields: {name: np.zeros(done, float if name in report.COUNTS else kind) for name in fields}
+        series = lambda fields: {name: np.zeros(done, int if name in report.COUNTS else kind) for name in fields}
         own = lambda a: a if isinstance(a, np.ndarray) else jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
         abstract = {"coupled": jax.tree.map(own, _values(like)), "mean": np.zeros(self._shape, kind)}
         abstract |= {"scores": series(twin.Scores._fields)} | (

@@ -3,8 +3,9 @@
 Keys: cycle k uses fold_in(key, k), and from it one key each for observing, analysis, forecast and learning. So a run
 cut in pieces gives the numbers of the whole, and all filters given one key see the same observations.
 
-`cycle` takes a forecast that stays what it is. In `coupled_cycle` what the forecasts are made with, a model, is carried
-along: it may depend on the number of the cycle, and learn from each analysis.
+`cycle` takes a forecast that stays what it is. In `coupled_cycle` what the forecasts are made with, a model, is
+carried along: it may depend on the number of the cycle, and learn from each analysis. A `Guard` looks after both:
+members that are not finite are drawn anew, a filter that loses the truth is noticed and may be brought back.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jax import Array
 from pydantic import Field
 
 from jaxda import diagnostics
+from jaxda.filters.divergence import UNGUARDED, Guard, Watched
 from jaxda.filters.inflation import spread
 from jaxda.observations import Observation, given
 from jaxda.settings import Fraction, Positive, described, settings
@@ -45,7 +47,9 @@ class Scores(NamedTuple):
 
     `rmse` and `bias` of the ensemble mean, `spread` and fair `crps` as in `jaxda.diagnostics`; `coverage` is the part
     of the points whose truth is in the members' central 90 % interval [1]; `rejected` counts observations, `replaced`
-    the members that the forecast after the analysis could not be used of.
+    the members that the analysis, or the forecast after it, could not be used of, `lost` those that are not finite and
+    could not be replaced. `chi_square` of the innovations is that of `jaxda.filters.divergence`, NaN without
+    observations, and `flagged` is 1 where the filter is diverging.
     """
 
     rmse_b: Array
@@ -57,6 +61,17 @@ class Scores(NamedTuple):
     replaced: Array
     bias_a: Array
     coverage_a: Array
+    lost: Array
+    chi_square: Array
+    flagged: Array
+
+    __repr__ = in_brief
+
+    @property
+    def finite(self) -> np.ndarray:
+        """Whether each cycle `(T,)` has errors that are numbers, and ended with members that are."""
+        errors = (self.rmse_b, self.rmse_a, self.spread_b, self.spread_a, self.crps_a)
+        return np.isfinite(np.stack(errors)).all(0) & (np.asarray(self.lost) == 0)
 
 
 class Detail(NamedTuple):
@@ -94,6 +109,7 @@ class Keys(NamedTuple):
     forecast: Array
     learn: Array
     ranks: Array
+    faults: Array
 
     __repr__ = in_brief
 
@@ -106,26 +122,61 @@ def keys(key: Array, number: int | Array) -> Keys:
         ('observe', 'analysis', 'forecast', 'learn')
     """
     own = jax.random.fold_in(key, number)
-    return Keys(*jax.random.split(own, 3), jax.random.fold_in(own, 3), jax.random.fold_in(own, 4))
+    return Keys(*jax.random.split(own, 3), *(jax.random.fold_in(own, part) for part in (3, 4, 5)))
 
 
 class Coupled(NamedTuple):
-    """What goes from cycle to cycle: the forecast `(M, *shape)`, and what forecasts are made with, any arrays."""
+    """What goes from cycle to cycle: the forecast `(M, *shape)`, what forecasts are made with, any arrays, and how many
+    suspect cycles there were in a row, None where nobody watches.
+    """
 
     ensemble: Array
-    model: Any
+    model: Any = None
+    suspect: Array | None = None
 
     __repr__ = in_brief
 
     @property
     def parts(self) -> dict[str, Any]:
-        """By name, as checkpoints hold them: without a model that is None."""
+        """By name, as checkpoints hold them: without what is None."""
         return {name: part for name, part in self._asdict().items() if part is not None}
 
     @classmethod
     def of(cls, parts: dict[str, Any]) -> Coupled:
         """What these `parts` are of."""
-        return cls(**{"model": None} | parts)
+        return cls(**parts)
+
+
+def analyse(
+    own: Keys,
+    ensemble: Array,
+    suspect: Array | None,
+    used: Observation,
+    rmse: Array | float,
+    analysis: Analysis,
+    guard: Guard,
+) -> tuple[Array, Watched, Array, Array]:
+    """One guarded analysis of a forecast `(M, *shape)` whose error is `rmse`, 0 where nobody knows it.
+
+    Returns:
+        The analysis; what the innovations said before it; members that were drawn anew, and that could not be.
+    """
+    watched = guard.watch(suspect, ensemble, used, rmse)
+    if guard.rescue is None:
+        posterior = analysis(own.analysis, ensemble, used)
+    else:
+        posterior = jax.lax.cond(watched.flagged, guard.rescue, analysis, own.analysis, ensemble, used)
+    posterior, redrawn, lost = guard.mend(jax.random.fold_in(own.faults, 0), posterior)
+    return posterior, watched, redrawn, lost
+
+
+def predict(
+    own: Keys, number: Array, model: Any, posterior: Array, forecast: ModelForecast, guard: Guard
+) -> tuple[Array, Array, Array]:
+    """One guarded forecast of an analysis `(M, *shape)`; members that were replaced in it, and that could not be."""
+    after, replaced = forecast(own.forecast, number, model, posterior)
+    after, redrawn, lost = guard.mend(jax.random.fold_in(own.faults, 1), after)
+    return after, replaced + redrawn, lost
 
 
 def coupled_cycle(
@@ -139,6 +190,7 @@ def coupled_cycle(
     screen: Screen | None = None,
     learn: Learn | None = None,
     spectra: Callable[[Array], Array] | None = None,
+    guard: Guard = UNGUARDED,
     first: int | Array = 0,
     scale: float = 1.0,
     keep_members: bool = False,
@@ -152,6 +204,7 @@ def coupled_cycle(
             None: as it is.
         learn: what the model makes of each analysis before it forecasts; None: nothing.
         spectra: of a state, such as `diagnostics.make_spectra`; None: none are kept.
+        guard: what looks after members and filter; left out: nobody.
         first: number of the first cycle, for the keys.
         scale: of the scores, for instance K for each m/s of PV.
 
@@ -160,33 +213,37 @@ def coupled_cycle(
     """
 
     def one(coupled, item):
-        ensemble, model = coupled
+        ensemble, model, suspect = coupled
         number, state = item
         own = keys(key, number)
         observation = observe(own.observe, state)
         used = observation if screen is None else screen(ensemble, observation)
-        posterior = analysis(own.analysis, ensemble, used)
+        rmse_b = scale * diagnostics.rmse(ensemble.mean(0), state)
+        posterior, watched, redrawn, gone = analyse(own, ensemble, suspect, used, rmse_b, analysis, guard)
         record = None
         if learn is not None:
             model, record = learn(own.learn, number, model, ensemble, posterior, used)
-        after, replaced = forecast(own.forecast, number, model, posterior)
+        after, replaced, lost = predict(own, number, model, posterior, forecast, guard)
         mean, deviation = posterior.mean(0), spread(posterior)
         ranks = diagnostics.rank_counts(diagnostics.ranks(own.ranks, posterior, state), len(posterior))
         scores = Scores(
-            rmse_b=scale * diagnostics.rmse(ensemble.mean(0), state),
+            rmse_b=rmse_b,
             rmse_a=scale * diagnostics.rmse(mean, state),
             spread_b=scale * diagnostics.mean_spread(ensemble),
             spread_a=scale * diagnostics.mean_spread(posterior),
             crps_a=scale * diagnostics.crps(posterior, state),
             rejected=jnp.sum(given(observation)) - jnp.sum(given(used)),
-            replaced=jnp.asarray(replaced),
+            replaced=jnp.asarray(redrawn + replaced),
             bias_a=scale * diagnostics.bias(mean, state),
             coverage_a=diagnostics.coverage(ranks, LEVEL).astype(state.dtype),
+            lost=jnp.maximum(gone, lost),
+            chi_square=jnp.asarray(watched.chi_square, rmse_b.dtype),
+            flagged=jnp.asarray(watched.flagged, int),
         )
         skill = diagnostics.spread_skill(scale * deviation, scale * (mean - state), jnp.asarray(SPREADS, state.dtype))
         detail = Detail(ranks, skill, diagnostics.parts_of(spectra, posterior, state) if spectra else None)
         fields = Fields(mean, deviation, posterior if keep_members else None, detail)
-        return Coupled(after, model), (scores, fields, record)
+        return Coupled(after, model, watched.suspect), (scores, fields, record)
 
     return jax.lax.scan(one, coupled, (first + jnp.arange(len(truth)), truth))
 
@@ -215,8 +272,9 @@ def cycle(key: Array, ensemble: Array, truth: Array, *, forecast: Forecast, **re
         ((5, 8), (4,), (4, 8))
     """
     plain = lambda key, number, model, ensemble: (forecast(key, ensemble), 0)
-    (ensemble, _), (scores, fields, _) = coupled_cycle(key, Coupled(ensemble, None), truth, forecast=plain, **rest)
-    return ensemble, (scores, fields)
+    start = Coupled(ensemble, suspect=jnp.zeros((), jnp.int32))
+    coupled, (scores, fields, _) = coupled_cycle(key, start, truth, forecast=plain, **rest)
+    return coupled.ensemble, (scores, fields)
 
 
 @settings

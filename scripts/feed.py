@@ -1,8 +1,9 @@
 """Simulate what arrives: python scripts/feed.py CONFIG --to FOLDER [--every SECONDS] [--disturb KIND,KIND,...].
 
 Makes (or reads) the nature run of an experiment, observes it as scripts/osse.py would, and writes a file of
-observations for each cycle to FOLDER, which scripts/realtime.py watches: at once, or one every so many seconds.
---disturb lets things go wrong at random cycles, a tenth of them for each kind, the same for the same seed:
+observations for each cycle to FOLDER, which scripts/realtime.py watches: at once, one every so many seconds, or as
+they are used, with no more than --ahead of them waiting. --disturb lets things go wrong at random cycles, a --share of
+them for each kind, the same for the same seed:
 
     late       comes after the file that follows it
     duplicate  comes again, under another name, after the file that follows it
@@ -10,6 +11,9 @@ observations for each cycle to FOLDER, which scripts/realtime.py watches: at onc
     corrupt    is cut off in the middle
     outside    has an observation outside of the domain
     window     has a time between two analyses
+    nan        has a value that is not a number
+    grid       has observations between the points of the grid
+    empty      has no bytes
 
 The truth goes to FOLDER_truth.nc; `--score RUN` compares the products of a run with it, and feeds nothing.
 
@@ -28,7 +32,7 @@ from jaxda.output import report
 from jaxda.output.progress import bar
 from jaxda.parallel import launch
 from jaxda.realtime import feed, system
-from jaxda.settings import Parser, place, seconds
+from jaxda.settings import Parser, at_least, place, seconds
 
 
 def send(config: configuration.ExperimentConfig, given, deliveries: list[feed.Delivery], truth: Path) -> None:
@@ -44,6 +48,8 @@ def send(config: configuration.ExperimentConfig, given, deliveries: list[feed.De
         for delivery in deliveries:
             found = observe(delivery.cycle)
             time.sleep(max(0.0, began + given.every * delivery.slot - time.monotonic()))
+            while given.ahead and len(list(given.to.glob("*.nc"))) >= given.ahead:
+                time.sleep(0.05)
             feed.deliver(given.to, config, delivery, found)
             advance(1)
     for delivery in deliveries:
@@ -61,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/realtime.toml")
     parser.add_argument("--to", metavar="FOLDER", type=place, required=True, help="where the files go")
     parser.add_argument("--every", type=seconds, default=0.0, help="between two cycles' files [s]; 0: all at once")
+    parser.add_argument("--ahead", metavar="FILES", type=at_least(1), help="files that wait in FOLDER at most [1]")
+    parser.add_argument("--share", type=seconds, default=0.1, help="of the cycles, for each kind of --disturb [1]")
     parser.add_argument("--disturb", metavar="KINDS", default="", help="what goes wrong, separated by commas")
     parser.add_argument("--score", metavar="RUN", type=place, help="folder of scripts/realtime.py: print its errors")
     try:
@@ -75,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         report.may_write(given.to)
         launch.start(config.precision)
         experiment.require_memory(config)  # asks JAX for sizes, and so for its devices
-        deliveries = feed.plan(config.cycles, filter(None, given.disturb.split(",")), config.seed)
+        deliveries = feed.plan(config.cycles, filter(None, given.disturb.split(",")), config.seed, given.share)
         there = [path for path in (truth, *given.to.glob("*.nc")) if path.exists()]
         if there:
             raise ValueError(f"{there[0]}: exists already; give another --to, or move it away")

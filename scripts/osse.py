@@ -7,6 +7,9 @@ Started as several processes by srun, mpirun or torchrun it is one run on the de
 many runs); members have to divide over the processes. With --resume, or where Slurm has requeued its job, the same
 command goes on where it was interrupted and gives what an unbroken run gives.
 
+Members that are not finite are drawn anew from the others; a filter of which too many are (faults.replaced_limit) ends
+as "non-finite" with its checkpoint from before, and the other filters go on.
+
 Exit status: 0; 2 for bad input, and then nothing is written; 3 if a filter diverged or went non-finite; 75 if SIGTERM,
 SIGINT or SIGUSR1 stopped it, which a second one does at once (128 + its number).
 """
@@ -52,7 +55,7 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
         record.write(out, "osse.py", words, config)
     hours = config.interval_hours * np.arange(config.cycles)
     names = list(config.filters)
-    records = {}
+    records, said = {}, set()
     with bar("cycles", config.cycles * len(names), "cycles") as advance:
         for name, analysis in analyses.items():
             with resuming.Progress(config, out, name) as progress:
@@ -60,6 +63,10 @@ def run(config: configuration.ExperimentConfig, out: Path, found: launch.Launch,
                 def keep(chunk, name=name, progress=progress):
                     advance(len(chunk.scores.rmse_a), name, report.last_scores(chunk.scores, config.unit))
                     progress.save(chunk)
+                    for kind, notice in report.notices(name, chunk, config.faults).items():
+                        if (name, kind) not in said:
+                            launch.say(f"osse.py: {notice}", file=sys.stderr)
+                        said.add((name, kind))
                     stop.check()
 
                 records[name] = experiment.run_filter(

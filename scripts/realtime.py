@@ -4,11 +4,12 @@ Watches a folder for observation files (NetCDF, docs/realtime.md), and does one 
 screening, analysis, forecast, and DIR/analysis_TIME.nc with both. A cycle whose file has not come in time is a
 forecast alone. Files that were used go to FOLDER/used; those that are wrong, too late or there already to
 FOLDER/rejected, late or duplicate, with the reason beside them; nothing is deleted. DIR/status.csv has a row for each
-cycle, DIR/events.csv for each file that was not used. The same command goes on with the next cycle, bit for bit,
+cycle, DIR/events.csv for each file that was not used. Members that are not finite are drawn anew, and a filter that
+diverges is flagged, and recovers with --faults.recovery. The same command goes on with the next cycle, bit for bit,
 however the run was ended; SIGTERM and SIGINT end it after the cycle that is being done. --forecast surrogate with
 --surrogate.folder forecasts by a surrogate, which learns from the analyses with --filters.NAME.online true.
 
-Exit status: 0; 2 for bad input, said in one line; 3 if a forecast is not finite.
+Exit status: 0; 2 for bad input, said in one line; 3 if too many members of a forecast are not finite.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def line(cycle: loop.Cycle, interval: float, unit: str) -> str:
     stages = " ".join(f"{name} {getattr(cycle, f'{name}_s'):.2f}" for name in shown)
     late = f", {cycle.lateness_s:.0f} s late" if cycle.lateness_s else ""
     innovation = f"innovation {cycle.innovation_rms:.3g} {unit} | " if cycle.used else ""
+    innovation += f"chi-square {cycle.chi_square:.3g} | " if cycle.used else ""
+    innovation += "DIVERGES | " if cycle.flagged else ""
     replaced = f"{cycle.replaced} members replaced | " if cycle.replaced else ""
     gain = ""
     if cycle.learned and not math.isnan(cycle.learned.gain):

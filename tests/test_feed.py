@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+import types
 
 import calling
 import numpy as np
@@ -18,7 +20,7 @@ from jaxda.output.report import realtime_table
 from jaxda.realtime import feed
 
 SMALL = """
-cycles = 8
+cycles = 11
 [model]
 kind = "sqg"
 N = 16
@@ -43,7 +45,7 @@ def fed(tmp_path_factory):
     """The configuration, the folder that was fed, and what the script said."""
     above = tmp_path_factory.mktemp("fed")
     (above / "small.toml").write_text(SMALL)
-    kinds = "late,duplicate,missing,corrupt,outside,window"
+    kinds = ",".join(feed.DISTURBANCES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
         status, said, error = calling.call(script, above / "small.toml", "--to", above / "in", "--disturb", kinds)
@@ -51,22 +53,27 @@ def fed(tmp_path_factory):
     return above / "small.toml", above / "in", said
 
 
+#: kind -> what is said of its file
+WRONG = {"corrupt": "not a readable NetCDF file", "empty": "not a readable NetCDF file"}
+WRONG |= {"outside": r"x\[0\] = .* is outside", "nan": r"value\[0\] = nan K is missing or not finite"}
+
+
 def plan_of(fed):
     config = configuration.read(fed[0])
-    return config, {one.kind: one.cycle for one in feed.plan(8, feed.DISTURBANCES, config.seed)}
+    return config, {one.kind: one.cycle for one in feed.plan(11, feed.DISTURBANCES, config.seed)}
 
 
 def test_files_are_those_of_the_plan(fed):
     config, cycle_of = plan_of(fed)
     folder, said = fed[1:]
     missing = int(next(line for line in said.splitlines() if ": missing" in line).split()[1].rstrip(":"))
-    expected = [feed.name_of(TWELVE * cycle) for cycle in range(8) if cycle != missing]
+    expected = [feed.name_of(TWELVE * cycle) for cycle in range(11) if cycle != missing]
     expected += [feed.name_of(TWELVE * cycle_of["duplicate"]).replace(".nc", "_again.nc")]
     assert sorted(path.name for path in folder.iterdir()) == sorted(expected)
     for kind in feed.DISTURBANCES:
         assert f": {kind}, {feed.DISTURBANCES[kind]}" in said
     read = lambda cycle: observation_file.read(folder / feed.name_of(TWELVE * cycle), config.model, "scaled", 512)
-    for kind, wrong in (("corrupt", "not a readable NetCDF file"), ("outside", r"x\[0\] = .* is outside")):
+    for kind, wrong in WRONG.items():
         with pytest.raises(FileError, match=wrong):
             read(cycle_of[kind])
     assert read(cycle_of["window"]).time == pytest.approx(TWELVE * (cycle_of["window"] + 0.4))
@@ -75,7 +82,7 @@ def test_files_are_those_of_the_plan(fed):
 def test_observations_are_of_the_truth_that_is_kept(fed):
     config, cycle_of = plan_of(fed)
     truth = netcdf.read_nature_run(fed[1].with_name("in_truth.nc"))
-    np.testing.assert_array_equal(truth.times, TWELVE * np.arange(8))
+    np.testing.assert_array_equal(truth.times, TWELVE * np.arange(11))
     states = netcdf.read_states(truth)
     for cycle in (0, cycle_of["late"]):
         found = observation_file.read(fed[1] / feed.name_of(TWELVE * cycle), config.model, "scaled", 512)
@@ -90,15 +97,15 @@ def test_the_errors_of_products_are_those_of_the_truth(fed, tmp_path):
     config, _ = plan_of(fed)
     truth = netcdf.read_nature_run(fed[1].with_name("in_truth.nc"))
     states = netcdf.read_states(truth)
-    for cycle, (error, after) in {1: (10.0, 20.0), 7: (30.0, 40.0)}.items():
+    for cycle, (error, after) in {1: (10.0, 20.0), 10: (30.0, 40.0)}.items():
         fields = {name: np.zeros((2, 16, 16), np.float32) for name in product_file.FIELDS}
         fields["analysis_mean"] = states[cycle] + error
-        fields["forecast_mean"] = states[min(cycle + 1, 7)] - after
+        fields["forecast_mean"] = states[min(cycle + 1, 10)] - after
         path = tmp_path / product_file.name_of(TWELVE * cycle)
         product_file.write(path, config.model, TWELVE * cycle, TWELVE * (cycle + 1), fields, {})
     kelvin = config.kelvin
     rows = list(feed.scores(tmp_path, fed[1].with_name("in_truth.nc")))
-    np.testing.assert_allclose(rows, [(12, 10 * kelvin, 20 * kelvin), (84, 30 * kelvin, np.nan)], rtol=1e-4)
+    np.testing.assert_allclose(rows, [(12, 10 * kelvin, 20 * kelvin), (120, 30 * kelvin, np.nan)], rtol=1e-4)
     status, said, _ = calling.call(script, fed[0], "--to", fed[1], "--score", tmp_path)
     assert status == 0
     line = next(line for line in said.splitlines() if "mean" in line)
@@ -114,7 +121,7 @@ def test_a_table_without_errors_has_a_mean_that_says_so():
 
 
 def test_plans_are_the_same_for_a_seed_and_have_every_kind():
-    for cycles in (7, 50):
+    for cycles in (10, 50):
         found = feed.plan(cycles, feed.DISTURBANCES, 3)
         assert found == feed.plan(cycles, feed.DISTURBANCES, 3) != feed.plan(cycles, feed.DISTURBANCES, 4)
         each = max(1, cycles // 10)
@@ -128,6 +135,30 @@ def test_plans_are_the_same_for_a_seed_and_have_every_kind():
             following = [n for n, one in enumerate(found) if one.cycle == late.cycle + 1 == one.slot]
             assert all(n < found.index(late) for n in following)
     assert feed.plan(3, [], 0) == [feed.Delivery(cycle, cycle, "") for cycle in range(3)]
+
+
+def test_of_ten_thousand_cycles_a_share_is_disturbed():
+    found = feed.plan(10_000, feed.DISTURBANCES, 0, 0.01 / len(feed.DISTURBANCES))
+    assert sum(one.kind == "nan" for one in found) == 11
+    assert sum(one.kind != "" for one in found) + 11 == 11 * len(feed.DISTURBANCES)  # the missing are not there
+
+
+def test_no_more_files_wait_than_are_asked_for(tmp_path, monkeypatch):
+    """What waits is taken away while the script sleeps."""
+    (tmp_path / "small.toml").write_text(SMALL)
+    folder, counts = tmp_path / "in", []
+
+    def sleep(seconds):
+        waiting = sorted(folder.glob("*.nc"))
+        counts.append(len(waiting))
+        if seconds and waiting:
+            waiting[0].rename(waiting[0].with_suffix(".taken"))
+
+    monkeypatch.setattr(script, "time", types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    status, _, error = calling.call(script, tmp_path / "small.toml", "--to", folder, "--ahead", "3")
+    assert status == 0, error
+    assert max(counts) == 3
+    assert len(list(folder.iterdir())) == 11
 
 
 def test_nothing_is_written_over(tmp_path):

@@ -26,12 +26,12 @@ from jaxda import config as configuration
 from jaxda import experiment, twin
 from jaxda.models import sqg
 from jaxda.models.sqg import SQGConfig
-from jaxda.output import netcdf
+from jaxda.output import netcdf, report
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "osse.py"
 COLUMNS = ["experiment", "cycle", "time_h", "rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a"]
-HEADER = [*COLUMNS, "bias_a", "coverage_a", "rejected", "replaced"]
+HEADER = [*COLUMNS, "bias_a", "coverage_a", "chi_square", "rejected", "replaced", "lost", "flagged"]
 SQG = """
 title = "small turbulence"
 members = 6
@@ -293,7 +293,7 @@ def test_the_score_table_is_printed(request, finished):
 @pytest.mark.parametrize("worst", [0, 3])
 def test_rejected_observations_are_in_the_table_where_there_are_any(worst):
     series = np.ones(4)
-    counts = {"rejected": np.array([0, 0, worst, 0]), "replaced": np.zeros(4)}
+    counts = {name: np.zeros(4) for name in report.COUNTS} | {"rejected": np.array([0, 0, worst, 0])}
     scores = twin.Scores(**dict.fromkeys(twin.Scores._fields, series) | counts)
     records = {"EnSF": experiment.Record(scores, "ok", 1.0, 0.1)}
     out = io.StringIO()
@@ -304,7 +304,7 @@ def test_rejected_observations_are_in_the_table_where_there_are_any(worst):
 
 
 def test_rejections_of_a_forecast_that_is_not_finite_are_not_counted():
-    counts = {"rejected": np.array([2.0, 40.0, np.nan]), "replaced": np.zeros(3)}
+    counts = {name: np.zeros(3) for name in report.COUNTS} | {"rejected": np.array([2.0, 40.0, np.nan])}
     scores = twin.Scores(**dict.fromkeys(twin.Scores._fields, np.array([1.0, np.nan, np.nan])) | counts)
     assert experiment.Record(scores, "non-finite", 1.0, 0.1).total("rejected") == 2
 
@@ -382,7 +382,7 @@ def test_a_failing_filter_is_recorded_and_the_others_go_on(tmp_path):
     (tmp_path / "a.toml").write_text(LORENZ_WORLD + FAILING)
     flags = {"cycles": 200, "shocks.kind": "none", "observations.operator": "identity", "observations.sigma": 0.02}
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
-    status, out, _ = run(tmp_path / "a.toml", "--out", tmp_path / "run", *words, "--nature.climate_days", 50)
+    status, out, error = run(tmp_path / "a.toml", "--out", tmp_path / "run", *words, "--nature.climate_days", 50)
     assert status == 3
     found = json.loads((tmp_path / "run" / "scores.json").read_text())["scores"]
     # Euler's steps are too long for such precise data; without spread there is nothing to correct with
@@ -400,6 +400,13 @@ def test_a_failing_filter_is_recorded_and_the_others_go_on(tmp_path):
     assert np.isnan(series["stiff"]["rmse_a"][100:]).all()  # it ended with the piece in which it failed
     for name, status in expected.items():
         assert re.search(rf" {name} .* {status} ", out)
+    # said once each, with the cycle and the cure; what is kept is from before
+    assert re.search(r"osse.py: stiff: cycle \d+: .* not finite.*; it ends, .* is kept; use more inflation", error)
+    assert re.search(r"osse.py: deaf: cycle \d+ diverges, chi_square = .*: nothing is done, see faults.recovery", error)
+    assert error.count("stiff") == error.count("deaf") == 1
+    kept = lambda name: [p.name for p in (tmp_path / "run" / "checkpoints" / name).iterdir() if p.name.isdecimal()]
+    assert (kept("stiff"), kept("deaf")) == ([], ["200"])
+    assert series["deaf"]["flagged"].sum() > 100
     assert (tmp_path / "run" / "figures" / "snapshot.png").stat().st_size > 10_000
 
 

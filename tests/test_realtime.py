@@ -17,7 +17,8 @@ import pytest
 from watching import FakeTime, everywhere, names, numbers, rows
 
 from jaxda import config as configuration
-from jaxda import experiment, observations
+from jaxda import coupling, experiment, observations
+from jaxda.filters.faults import FaultsConfig
 from jaxda.models.sqg import SQGConfig
 from jaxda.output import observation_file, product_file
 from jaxda.output.observation_file import Observations
@@ -137,7 +138,7 @@ def test_a_run_killed_anywhere_goes_on_bit_for_bit(small, sent, unbroken, tmp_pa
         "part of a row": (product_file, "append_row"),
         "checkpoint": (loop, "_save"),
         "move": (Inbox, "keep_used"),
-        "begun": (loop, "_cycle"),
+        "begun": (loop, "_compute"),
     }[point]
     original, calls = getattr(module, name), []
 
@@ -155,7 +156,8 @@ def test_a_run_killed_anywhere_goes_on_bit_for_bit(small, sent, unbroken, tmp_pa
         patch.setattr(module, name, killing)
         with pytest.raises(Killed):
             run(small, watch, out)
-    assert len(names(watch / "used")) == 2  # the third file waits for the restart
+    # the third file waits for the restart, and the second where its cycle was not called done yet
+    assert len(names(watch / "used")) == (1 if point == "begun" else 2)
     assert run(small, watch, out) == 6
     assert numbers(out) == numbers(unbroken / "out")
     assert names(watch / "used") == names(unbroken / "watch" / "used")
@@ -298,19 +300,70 @@ def test_an_analysis_that_is_not_finite_leaves_the_forecast(small, sent, tmp_pat
     np.testing.assert_allclose(fields["analysis_mean"], np.asarray(ensemble).mean(0), rtol=1e-4, atol=1e-2)
 
 
-def test_a_forecast_that_is_not_finite_ends_the_run_and_keeps_what_was(small, sent, tmp_path):
-    _, _, parts, _, _ = small
-    good = parts.predict
+def parts_that_fail(small, bad, monkeypatch, **faults):
+    """The compiled parts, whose forecast from cycle 2 makes NaN of some members."""
+    _, config, _, _, world = small
+    own = coupling.make_forecaster
 
-    def bad(key, number, model, ensemble):
-        after, replaced = good(key, number, model, ensemble)
-        return after * (jnp.nan if number == 2 else 1.0), replaced
+    def make(*given):
+        forecaster = own(*given)
 
+        def failing(key, number, model, ensemble):
+            after, replaced = forecaster.forecast(key, number, model, ensemble)
+            wrong = (number == 2) & (jnp.arange(len(after)) < bad)
+            return jnp.where(wrong[:, None, None, None], jnp.nan, after), replaced
+
+        return forecaster._replace(forecast=failing)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(coupling, "make_forecaster", make)
+        return system.make_system(dataclasses.replace(config, faults=FaultsConfig(**faults)), world.climate)
+
+
+def test_members_of_a_forecast_that_fail_are_drawn_anew(small, sent, unbroken, tmp_path, monkeypatch):
     shutil.copytree(sent, tmp_path / "watch")
-    with pytest.raises(FloatingPointError, match="cycle 2: the forecast is not finite"):
-        run(small, tmp_path / "watch", tmp_path / "out", parts=dataclasses.replace(parts, predict=bad))
+    assert run(small, tmp_path / "watch", tmp_path / "out", parts=parts_that_fail(small, 2, monkeypatch)) == 6
+    found, usual = (rows(folder / "status.csv") for folder in (tmp_path / "out", unbroken / "out"))
+    assert [row["replaced"] for row in found] == ["0", "0", "2", "0", "0", "0"]
+    assert [row["status"] for row in found] == ["analysed"] * 6
+    assert [row["spread_b"] for row in found][:3] == [row["spread_b"] for row in usual][:3]
+    assert 0.5 < float(found[3]["spread_b"]) / float(usual[3]["spread_b"]) < 2.0
+    with netCDF4.Dataset(tmp_path / "out" / product_file.name_of(2 * TWELVE)) as nc:
+        assert nc.members_replaced == 2
+        assert np.isfinite(nc["pv_forecast_mean"][:]).all()
+
+
+def test_a_forecast_of_which_too_many_fail_ends_the_run_and_keeps_what_was(
+    small, sent, unbroken, tmp_path, monkeypatch
+):
+    shutil.copytree(sent, tmp_path / "watch")
+    said = "cycle 2: 2 members of the forecast are not finite, over faults.replaced_limit = 0.2, the cycles before it"
+    parts = parts_that_fail(small, 2, monkeypatch, replaced_limit=0.2)
+    with pytest.raises(FloatingPointError, match=said):
+        run(small, tmp_path / "watch", tmp_path / "out", parts=parts)
     assert len(rows(tmp_path / "out" / "status.csv")) == 2
+    assert len(names(tmp_path / "watch" / "used")) == 2
     assert run(small, tmp_path / "watch", tmp_path / "out") == 6
+    assert numbers(tmp_path / "out") == numbers(unbroken / "out")
+
+
+def test_a_filter_that_is_sure_and_wrong_is_flagged_and_recovers(small, sent, tmp_path):
+    """An ensemble of a thousandth of the spread around the climate's mean."""
+    _, config, _, ensemble, world = small
+    sure = world.climate.mean + 1e-3 * (np.asarray(ensemble) - np.asarray(ensemble).mean(0))
+    found = {}
+    for kind in ("none", "recentre"):
+        own = dataclasses.replace(config, faults=FaultsConfig(recovery=kind, patience=2))
+        parts = system.make_system(own, world.climate)
+        shutil.copytree(sent, tmp_path / kind / "watch")
+        assert run((None, config, parts, sure, world), tmp_path / kind / "watch", tmp_path / kind / "out") == 6
+        found[kind] = rows(tmp_path / kind / "out" / "status.csv")
+    assert float(found["none"][0]["chi_square"]) > 5
+    assert [row["flagged"] for row in found["none"]] == ["0", *["1"] * 5]
+    assert found["recentre"][1]["flagged"] == "1"
+    assert [row["flagged"] for row in found["recentre"]][2:] == ["0"] * 4
+    last = {kind: float(own[-1]["innovation_rms"]) for kind, own in found.items()}
+    assert last["recentre"] < 0.8 * last["none"]
 
 
 # Decisions

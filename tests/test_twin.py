@@ -10,6 +10,9 @@ from scipy.stats import chi2
 
 from jaxda import observations, twin
 from jaxda.filters import letkf
+from jaxda.filters.baselines import Climate
+from jaxda.filters.divergence import UNGUARDED, Guard, make_guard, make_watch
+from jaxda.filters.faults import FaultsConfig, make_mend
 from jaxda.filters.letkf import LETKFConfig
 from jaxda.filters.localization import Geometry
 from jaxda.models import lorenz96
@@ -158,6 +161,66 @@ def test_members_are_kept_on_request_alone():
     assert twin.cycle(KEY, MEMBERS, TRUTH, **PARTS)[1][1].members is None
 
 
+# Faults
+
+WATCH = Guard(
+    make_mend(FaultsConfig(), 4),
+    make_watch(FaultsConfig(), observations.make_operator(ObservationConfig(operator="identity"), (D,))),
+)
+
+
+def failing(where, bad, at=3):
+    """The parts of a cycle, of which the forecast or the analysis makes NaN of the first `bad` members at a cycle."""
+    shape = lambda wrong, x: jnp.where(wrong & (jnp.arange(len(x)) < bad)[:, None], jnp.nan, x)
+    now = lambda observation: observation.values[0] == observed[at]
+    observed = [network()(twin.keys(KEY, k).observe, state).values[0] for k, state in enumerate(TRUTH)]
+    analysis = lambda key, x, seen: shape((where == "analysis") & now(seen), nudge(key, x, seen))
+
+    def forecast(key, number, model, x):
+        return shape((where == "forecast") & (number == at), noisy(key, x)), 0
+
+    return {"forecast": forecast, "observe": network(), "analysis": analysis}
+
+
+def guarded(parts, truth=TRUTH, start=None, **given):
+    start = start or twin.Coupled(jnp.asarray(MEMBERS), suspect=jnp.zeros((), jnp.int32))
+    return jax.jit(partial(twin.coupled_cycle, **{"guard": WATCH, "keep_members": True} | parts | given))(
+        KEY, start, truth
+    )
+
+
+@pytest.mark.parametrize("where", ["forecast", "analysis"])
+def test_members_that_fail_are_drawn_anew_and_counted(where):
+    coupled, (scores, _, _) = guarded(failing(where, 2))
+    np.testing.assert_array_equal(scores.replaced, [0, 0, 0, 2, 0, 0, 0])
+    assert scores.finite.all()
+    assert np.isfinite(coupled.ensemble).all()
+    # in pieces the same numbers
+    middle, (first, _, _) = guarded(failing(where, 2), TRUTH[:3])
+    last, (second, _, _) = guarded(failing(where, 2), TRUTH[3:], middle, first=3)
+    jax.tree.map(np.testing.assert_array_equal, last, coupled)
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), first, second)
+    jax.tree.map(np.testing.assert_array_equal, joined, scores)
+
+
+@pytest.mark.parametrize("where", ["forecast", "analysis"])
+def test_a_filter_of_which_too_many_members_fail_ends(where):
+    """The cycle in which they do is not finite, though with the forecast its analysis may be."""
+    _, (scores, _, _) = guarded(failing(where, 3))
+    np.testing.assert_array_equal(scores.finite, np.arange(CYCLES) < 3)
+    assert scores.lost[3] == 3
+    assert np.isfinite(scores.rmse_a[3]) == (where == "forecast")
+
+
+def test_a_guard_leaves_a_sound_run_as_it_is():
+    unguarded, (_, fields, _) = guarded(failing("nowhere", 0), guard=UNGUARDED)
+    coupled, (scores, same, _) = guarded(failing("nowhere", 0))
+    jax.tree.map(np.testing.assert_array_equal, same, fields)
+    np.testing.assert_array_equal(coupled.ensemble, unguarded.ensemble)
+    assert (scores.replaced + scores.lost + scores.flagged == 0).all()
+    assert np.isfinite(scores.chi_square).all()
+
+
 # Shocks
 
 OFTEN = {"sizes": (2.0, 5.0), "probabilities": (0.3, 0.4)}
@@ -253,20 +316,25 @@ def test_members_are_states_of_the_climate_each_once():
 # Whole experiments
 
 
-def lorenz96_experiment(cycles, members, mesh=None, **settings):
+def lorenz96_experiment(cycles, members, mesh=None, faults=None, seed=7, **settings):
     """Lorenz-96, everything observed each 0.05 with unit error, as Sakov & Oke (2008); returns the scores."""
     model = Lorenz96Config()
     advance = lorenz96.make_advance(model, 1)
     observation = ObservationConfig(operator="identity", sigma=1.0)
     operator = observations.make_operator(observation, model.shape)
     forward = over_members(advance, mesh)
+    config = FaultsConfig(**faults or {})
+    analysis = letkf.make_analysis(LETKFConfig(**{"rtps": 0.0} | settings), Geometry(model.shape, 1.0), operator, mesh)
+    climate = Climate(jnp.full(model.shape, 2.3), jnp.full(model.shape, 13.0))
+    guard = make_guard(config, make_mend(config, members, mesh), operator, climate, analysis)
     run = partial(
         twin.cycle,
         forecast=lambda key, ensemble: forward(ensemble),
         observe=observations.make_network(observation, operator),
-        analysis=letkf.make_analysis(LETKFConfig(rtps=0.0, **settings), Geometry(model.shape, 1.0), operator, mesh),
+        analysis=analysis,
+        guard=guard,
     )
-    keys = jax.random.split(KEY, 3)
+    keys = jax.random.split(jax.random.key(seed), 3)
     start = jax.jit(lorenz96.make_advance(model, 1000))(lorenz96.initial_state(keys[0], model))
     onward = lambda number, state: advance(state)
     truth = jax.jit(partial(twin.truth_run, keys[1], ShockConfig(), onward, cycles=cycles))(start)
@@ -279,6 +347,29 @@ def test_the_transform_filter_reaches_the_published_score():
     assert 0.15 < scores.rmse_a[300:].mean() < 0.22  # DAPPER: 0.18; the observations have 1
     assert scores.rmse_a[300:].mean() < scores.rmse_b[300:].mean()
     assert 0.8 < scores.spread_a[300:].mean() / scores.rmse_a[300:].mean() < 1.3
+
+
+@pytest.mark.parametrize("seed", [7, 8, 9])
+def test_a_filter_that_lost_the_truth_is_flagged_and_brought_back(seed):
+    """Members that are deflated grow sure of themselves; either recovery finds the truth again, time after time."""
+    run = lambda **faults: lorenz96_experiment(250, 7, faults=faults, seed=seed, cutoff=14.0, inflation=0.9)[1][0]
+    lost, inflated, recentred = (run(recovery=kind) for kind in ("none", "inflate", "recentre"))
+    assert lost.flagged.sum() > 100
+    assert lost.rmse_a[100:].mean() > 2.0
+    np.testing.assert_array_equal(lost.flagged, in_a_row(lost.chi_square > 5.0, lost.rmse_b > 13.0**0.5) >= 5)
+    first = np.argmax(lost.flagged)
+    for scores in (inflated, recentred):
+        assert np.argmax(scores.flagged) == first
+        np.testing.assert_allclose(scores.rmse_a[:first], lost.rmse_a[:first], rtol=1e-3)
+        assert scores.rmse_a[100:].mean() < 0.5 * lost.rmse_a[100:].mean()
+
+
+def in_a_row(*series):
+    counts, count = [], 0
+    for wrong in np.logical_or(*series):
+        count = count + 1 if wrong else 0
+        counts.append(count)
+    return np.array(counts)
 
 
 def test_two_devices_give_the_scores_of_one(cpus, assert_near):

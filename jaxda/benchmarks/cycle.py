@@ -13,6 +13,8 @@ from jaxda.benchmarks.timing import Run, compiled
 from jaxda.config import CouplingConfig, ExperimentConfig
 from jaxda.filters import ensf, letkf, local_score
 from jaxda.filters.baselines import Climate
+from jaxda.filters.divergence import make_guard
+from jaxda.filters.faults import FaultsConfig, make_mend
 from jaxda.filters.localization import Geometry
 from jaxda.models import sqg
 from jaxda.numerics import spectral
@@ -100,10 +102,18 @@ def ensf_analysis(case: Case) -> Run:
     return case.analysis(case.ensf)
 
 
-def whole_cycle(case: Case) -> Run:
-    """Ten cycles with the LETKF: observe, analyse, score, forecast; the unit is one cycle."""
+def whole_cycle(case: Case, guarded: bool = True) -> Run:
+    """Ten cycles with the LETKF: observe, analyse, score, forecast; the unit is one cycle.
+
+    Args:
+        guarded: whether members and filter are looked after, as in every run.
+    """
     truth = jnp.broadcast_to(case.truth, (10, *case.truth.shape))
     parts = {"forecast": lambda key, x: case.forecast(x), "observe": case.observe, "analysis": case.letkf}
+    if guarded:
+        faults, climate = FaultsConfig(), Climate(case.truth, jnp.full_like(case.truth, 3000.0**2))
+        mend = make_mend(faults, case.members, case.mesh)
+        parts["guard"] = make_guard(faults, mend, case.operator, climate, case.letkf, scale=case.model.kelvin)
     cycle = jitted(partial(twin.cycle, **parts), case.mesh)
     return compiled(cycle, jax.random.key(4), case.ensemble, truth, units=10)
 

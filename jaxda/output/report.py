@@ -21,9 +21,9 @@ from rich.table import Table
 from jaxda import text_files
 from jaxda.output.atomic import replacing
 
-COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a", "bias_a", "coverage_a")
-#: of observations and of members
-COUNTS = ("rejected", "replaced")
+COLUMNS = ("rmse_b", "rmse_a", "spread_b", "spread_a", "crps_a", "bias_a", "coverage_a", "chi_square")
+#: of observations, of members, and of cycles
+COUNTS = ("rejected", "replaced", "lost", "flagged")
 
 
 def new_folder(path: Path) -> Path:
@@ -129,8 +129,8 @@ def score_table(title: str, records: Mapping[str, object], unit: str) -> Table:
     """The table that a run prints: RMSE over all cycles, everything else over the last third of them.
 
     spread/RMSE is mean spread over mean RMSE: a reliable ensemble of M members has sqrt(M/(M + 1)), see
-    `jaxda.diagnostics.mean_spread`. How many observations were rejected, and members replaced
-    because their forecast had failed, is shown where any were.
+    `jaxda.diagnostics.mean_spread`. How many observations were rejected, members replaced because they were not finite
+    or their forecast had failed, or lost for good, and cycles flagged as diverging, is shown where any were.
     """
     counts = [count for count in COUNTS if any(record.total(count) for record in records.values())]
     table = Table(title=title, title_justify="left")
@@ -153,6 +153,29 @@ def score_table(title: str, records: Mapping[str, object], unit: str) -> Table:
         ends = [*(str(record.total(count)) for count in counts), record.status]
         table.add_row(name, *(f"{n:.3f}" for n in numbers), f"{record.seconds_per_cycle:.3f}", *ends)
     return table
+
+
+def notices(name: str, chunk: object, faults: object) -> dict[str, str]:
+    """What has to be said of some cycles of a filter: where it is `flagged` first, and where it `ended`.
+
+    Args:
+        chunk: of `jaxda.experiment`; faults: its settings.
+    """
+    said, scores = {}, chunk.scores
+    flagged, lost = (series.nonzero()[0] for series in (scores.flagged == 1, ~scores.finite))
+    if len(flagged):
+        at = flagged[0]
+        why = f"chi_square = {scores.chi_square[at]:.3g}, forecast RMSE = {scores.rmse_b[at]:.3g}"
+        what = {"none": "nothing is done, see faults.recovery", "inflate": "inflated", "recentre": "recentred"}
+        said["flagged"] = f"{name}: cycle {chunk.first + at} diverges, {why}: {what[faults.recovery]}"
+    if len(lost):
+        at = lost[0]
+        limit = f"{scores.lost[at]:.0f} members are not finite, over faults.replaced_limit = {faults.replaced_limit:g}"
+        why = limit if scores.lost[at] else "its errors are not finite"
+        kept = f"it ends, what was before cycle {chunk.first} is kept"
+        cure = "use more inflation or members, a smaller model.dt, or a larger limit"
+        said["ended"] = f"{name}: cycle {chunk.first + at}: {why}; {kept}; {cure}"
+    return said
 
 
 def trial_table(title: str, trials: Iterable[object], unit: str) -> Table:
@@ -244,7 +267,8 @@ class Run(NamedTuple):
 
 
 #: numbers that a table of seeds needs of every filter, as paths into its part of scores.json
-NEEDED = [(part, column) for part in ("all", "last_third") for column in COLUMNS[:5]] + [("seconds_per_cycle",)]
+NEEDED = [("all", "rmse_a"), *(("last_third", column) for column in ("rmse_a", "spread_a", "crps_a"))]
+NEEDED += [("seconds_per_cycle",)]
 
 
 def read_json(path: str | Path) -> Run:

@@ -28,6 +28,9 @@ DISTURBANCES = {
     "corrupt": "is cut off in the middle",
     "outside": "has an observation outside of the domain",
     "window": "has a time between two analyses",
+    "nan": "has a value that is not a number",
+    "grid": "has observations between the points of the grid",
+    "empty": "has no bytes",
 }
 
 
@@ -39,8 +42,8 @@ class Delivery(NamedTuple):
     kind: str
 
 
-def plan(cycles: int, kinds: Iterable[str], seed: int) -> list[Delivery]:
-    """What is sent, in order: of every kind a tenth of the cycles, at least one, drawn at random; never the first.
+def plan(cycles: int, kinds: Iterable[str], seed: int, share: float = 0.1) -> list[Delivery]:
+    """What is sent, in order: of every kind a share of the cycles, at least one, drawn at random; never the first.
 
     Raises:
         ValueError: a kind that there is not, or more disturbances than cycles.
@@ -49,7 +52,7 @@ def plan(cycles: int, kinds: Iterable[str], seed: int) -> list[Delivery]:
     for kind in kinds:
         if kind not in DISTURBANCES:
             raise ValueError(f"--disturb {kind}: not one of {', '.join(DISTURBANCES)}")
-    each = max(1, cycles // 10)
+    each = max(1, int(share * cycles))
     if each * len(kinds) > cycles - 1:
         raise ValueError(f"--disturb: {len(kinds)} kinds need {each * len(kinds) + 1} cycles, there are {cycles}")
     chosen = 1 + np.random.default_rng(seed).permutation(cycles - 1)[: each * len(kinds)]
@@ -69,6 +72,12 @@ def plan(cycles: int, kinds: Iterable[str], seed: int) -> list[Delivery]:
 def name_of(time: float) -> str:
     """The name of a file of observations at `time` [s of the model]."""
     return f"observations_{round(time):010d}.nc"
+
+
+def file_of(config: ExperimentConfig, delivery: Delivery) -> str:
+    """The name of the file of a delivery."""
+    name = Path(name_of(3600.0 * config.interval_hours * delivery.cycle))
+    return name.with_stem(f"{name.stem}_again").name if delivery.kind == "duplicate" else name.name
 
 
 def make_observations(config: ExperimentConfig, world: World) -> Callable[[int], Observations]:
@@ -91,18 +100,23 @@ def make_observations(config: ExperimentConfig, world: World) -> Callable[[int],
 
 def deliver(folder: Path, config: ExperimentConfig, delivery: Delivery, found: Observations) -> Path:
     """Write the file of a delivery; FileError where there is one of its name."""
-    path = folder / name_of(found.time)
+    path = folder / file_of(config, delivery)
     operator, interval = config.observations.operator, 3600.0 * config.interval_hours
-    if delivery.kind == "duplicate":
-        path = path.with_stem(f"{path.stem}_again")
-    elif delivery.kind == "outside":
+    if delivery.kind == "outside":
         positions = found.positions.copy()
         positions[0, -1] += config.model.N
         found = found._replace(positions=positions)
+    elif delivery.kind == "grid":
+        found = found._replace(positions=found.positions + np.array([0.0, 0.25, 0.25]))
+    elif delivery.kind == "nan":
+        found = found._replace(values=np.where(np.arange(len(found.values)) == 0, np.nan, found.values))
     elif delivery.kind == "window":
         found = found._replace(time=found.time + 0.4 * interval)
     if path.exists():
         raise FileError(f"{path}: exists already; give another folder, or move it away")
+    if delivery.kind == "empty":
+        path.touch()
+        return path
     if delivery.kind != "corrupt":
         observation_file.write(path, config.model, operator, found)
         return path

@@ -135,10 +135,15 @@ class Inbox:
         self._source, self._archive, self._time_of = source, Path(archive), time_of
         self.record, self._now = record, now
 
-    def collect(self, coming: int, used: Mapping[int, str]) -> None:
-        """Look for new files; each joins the queue or is put aside. One that changed while it waited is a new one."""
+    def collect(self, coming: int, used: Mapping[int, str], in_use: Arrival | None = None) -> None:
+        """Look for new files; each joins the queue or is put aside. One that changed while it waited is a new one.
+
+        `in_use` is that of a cycle that is not done yet, which is left where it is as long as it is the same.
+        """
         self.queue = {cycle: one for cycle, one in self.queue.items() if state_of(one.path) == one.state}
         waiting = {arrival.path for arrival in self.queue.values()}
+        if in_use and state_of(in_use.path) == in_use.state:
+            waiting.add(in_use.path)
         for path in map(Path, self._source()):
             if path in waiting or not path.is_file():
                 continue
@@ -168,14 +173,19 @@ class Inbox:
         names = (path.name if number == 0 else f"{path.name}.{number}" for number in range(10**9))
         return next(target for name in names if not (target := self._archive / place / name).exists())
 
-    def keep_used(self, path: Path, target: Path, cycle: int) -> None:
-        """Move the file that a cycle has used to `target`, unless that was done, or its name is now another file's."""
+    def keep_used(self, path: Path, target: Path, cycle: int, state: tuple[int, int] | None = None) -> None:
+        """Move the file that a cycle has used to `target`, unless that was done, or its name is now another file's.
+
+        That it is not is known from its `state` when it was read, or else by reading it again.
+        """
         if target.exists() or not path.is_file():
             return
-        try:
-            same = self.schedule.cycle_of(self._time_of(path)) == cycle
-        except FileError:
-            same = False
+        same = state is not None and state_of(path) == state
+        if not same:
+            try:
+                same = self.schedule.cycle_of(self._time_of(path)) == cycle
+            except FileError:
+                same = False
         if same:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)

@@ -2,7 +2,8 @@
 
 A cycle is done when its checkpoint is whole. Before that come its product and its row of status.csv, which a restart
 writes again with the same numbers; after it the file of its observations is moved, which a restart makes up for. So a
-run may be killed anywhere, and goes on as if it had not been.
+run may be killed anywhere, and goes on as if it had not been. While a checkpoint goes to the disk the next cycle is
+read and computed, and nothing of it is written before the one before is done.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from jaxda.observations import Observation
 from jaxda.output import product_file
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
-from jaxda.realtime.inbox import Inbox, Schedule, Source, Verdict
-from jaxda.realtime.system import System
+from jaxda.realtime.inbox import Arrival, Inbox, Schedule, Source, Verdict
+from jaxda.realtime.system import Moments, System
 from jaxda.training.online import Learned
 from jaxda.twin import Coupled
 
@@ -51,6 +52,8 @@ class Cycle(NamedTuple):
     innovation_rms: float
     expected_rms: float
     residual_rms: float
+    chi_square: float
+    flagged: int
     spread_b: float
     spread_a: float
     spread_f: float
@@ -116,6 +119,7 @@ def run(
     with Checkpoints(out / "checkpoints") as checkpoints:
         if checkpoints.last is None:
             _save(checkpoints, 0, system.first(ensemble), {"origin": host.now()})
+            checkpoints.wait()
         number = checkpoints.last
         meta = checkpoints.meta(number)
         coupled = Coupled.of(checkpoints.restore(number, system.abstract.parts))
@@ -125,31 +129,55 @@ def run(
         inbox = Inbox(source, archive, schedule, time_of, lambda *what: _event(out, *what), host.now)
         if "file" in meta:  # the run before may have been killed before it moved the file
             inbox.keep_used(Path(meta["file"]), Path(meta["target"]), number - 1)
-        origin = float(meta["origin"])
+        origin, last = float(meta["origin"]), _Last(checkpoints, inbox, host)
         while number < system.config.cycles:
             ready = host.now()
-            arrival = _wait(system, inbox, number, used, schedule.due(number, origin, ready), host)
-            if arrival is None:
+            given = _wait(system, inbox, number, used, schedule.due(number, origin, ready), host, last)
+            if given is None:
                 break
-            coupled, cycle = _cycle(system, number, coupled, arrival, schedule, out, host.now() - ready)
+            waiting = host.now() - ready
+            computed = _compute(system, number, coupled, given)
+            last.finish()
+            coupled, cycle = computed.coupled, _publish(system, number, computed, given, schedule, out, waiting)
             product_file.append_row(out / STATUS, cycle.row)
-            meta = {"origin": origin}
-            if arrival.path:
+            meta, target = {"origin": origin}, None
+            if given.arrival:
                 used[number] = cycle.file
-                target = inbox.place_for(arrival.path, "used")
-                meta |= {"file": str(arrival.path.absolute()), "target": str(target.absolute())}
+                target = inbox.place_for(given.arrival.path, "used")
+                meta |= {"file": str(given.arrival.path.absolute()), "target": str(target.absolute())}
             number += 1
             _save(checkpoints, number, coupled, meta)
-            if arrival.path:
-                inbox.keep_used(arrival.path, target, cycle.cycle)
-            host.show(cycle)
+            last.begun(cycle, given.arrival, target)
+        last.finish()
     return number
 
 
-class _Given(NamedTuple):
-    """What a cycle has to work with: without a path no observations, and no file came until the deadline."""
+class _Last:
+    """The cycle whose checkpoint is being written, if there is one."""
 
-    path: Path | None
+    def __init__(self, checkpoints: Checkpoints, inbox: Inbox, host: Host):
+        self._checkpoints, self._inbox, self._host = checkpoints, inbox, host
+        self._cycle, self.arrival, self._target = None, None, None
+
+    def begun(self, cycle: Cycle, arrival: Arrival | None, target: Path | None) -> None:
+        """Its checkpoint is on its way; afterwards its file goes to `target`."""
+        self._cycle, self.arrival, self._target = cycle, arrival, target
+
+    def finish(self) -> None:
+        """Wait until it is done, and move its file."""
+        if self._cycle is None:
+            return
+        self._checkpoints.wait()
+        if self.arrival:
+            self._inbox.keep_used(self.arrival.path, self._target, self._cycle.cycle, self.arrival.state)
+        self._host.show(self._cycle)
+        self._cycle = self.arrival = None
+
+
+class _Given(NamedTuple):
+    """What a cycle has to work with: without an arrival no observations, and no file came until the deadline."""
+
+    arrival: Arrival | None
     observation: Observation | None
     outside: int
     lateness: float
@@ -157,13 +185,15 @@ class _Given(NamedTuple):
     queue: int
 
 
-def _wait(system: System, inbox: Inbox, number: int, used: dict[int, str], due: float, host: Host) -> _Given | None:
+def _wait(
+    system: System, inbox: Inbox, number: int, used: dict[int, str], due: float, host: Host, last: _Last
+) -> _Given | None:
     """The observations of a cycle, or that there are none; None: the run is to stop."""
     overdue = False
     while not host.stopped():
         # Overdue twice: a folder names a file at the second look, and a run that was down has deadlines behind it.
         before, overdue = overdue, host.now() >= due + inbox.schedule.grace
-        inbox.collect(number, used)
+        inbox.collect(number, used, last.arrival)
         arrival = inbox.queue.pop(number, None)
         if arrival is not None:
             began = time.perf_counter()
@@ -177,25 +207,39 @@ def _wait(system: System, inbox: Inbox, number: int, used: dict[int, str], due: 
                 continue  # overwritten with another time: the next look finds it
             reading = time.perf_counter() - began
             lateness = max(0.0, arrival.seen - due) if inbox.schedule.every else 0.0
-            return _Given(arrival.path, observation, outside, lateness, reading, len(inbox.queue))
+            return _Given(arrival, observation, outside, lateness, reading, len(inbox.queue))
         if overdue and before:
             inbox.record(Verdict("missing", number, "there was no file of it when its time was over"), None)
             return _Given(None, None, 0, 0.0, 0.0, len(inbox.queue))
+        last.finish()
         host.show(f"cycle {number}: waits, {max(0.0, due + inbox.schedule.grace - host.now()):.0f} s left")
         host.pause()
     return None
 
 
-def _cycle(
-    system: System, number: int, coupled: Coupled, given: _Given, schedule: Schedule, out: Path, waiting: float
-) -> tuple[Coupled, Cycle]:
-    """Analysis, learning, forecast and product of one cycle: what the next one starts from, and what became of it."""
+class _Computed(NamedTuple):
+    """What a cycle came to: what the next one starts from, numbers about it, and how long each part took [s]."""
+
+    coupled: Coupled
+    status: str
+    about: dict[str, Any]
+    moments: tuple[Moments, Moments, Moments]
+    learned: Learned | None
+    replaced: int
+    lost: int
+    seconds: dict[str, float]
+
+
+def _compute(system: System, number: int, coupled: Coupled, given: _Given) -> _Computed:
+    """Analysis, learning and forecast of one cycle."""
     began = time.perf_counter()
-    ensemble, model = coupled
+    ensemble, model, suspect = coupled
     before = system.moments(ensemble)
     status, about, posterior, used = "missing", {}, ensemble, None
     if given.observation is not None:
-        posterior, innovations, used = system.assimilate(system.key, number, ensemble, given.observation)
+        posterior, suspect, innovations, used = system.assimilate(
+            system.key, number, ensemble, suspect, given.observation
+        )
         about = {name: np.asarray(value).item() for name, value in innovations._asdict().items()}
         status = "analysed" if about.pop("finite") else "failed"
     analysis = jax.device_get(system.moments(posterior))
@@ -207,24 +251,43 @@ def _cycle(
             model, learned = system.learn(system.key, number, model, ensemble, posterior, used)
             learned = Learned(*(float(value) for value in learned))
     has_learned = time.perf_counter()
-    following, replaced = system.predict(system.key, number, model, posterior)
-    forecast, replaced = jax.device_get((system.moments(following), replaced))
-    forecasted = time.perf_counter()
-    if not np.isfinite(forecast.mean).all():
-        kept = "the cycles before it are kept"
-        raise FloatingPointError(f"cycle {number}: the forecast is not finite; {kept}; use a smaller model.dt")
+    following, *counts = system.predict(system.key, number, model, posterior)
+    forecast, (replaced, lost) = jax.device_get((system.moments(following), counts))
+    replaced = int(replaced) + about.get("replaced", 0)
+    seconds = {"analysis": analysed - began, "learning": has_learned - analysed if learned else 0.0}
+    seconds |= {"forecast": time.perf_counter() - has_learned}
+    moments = (before, analysis, forecast)
+    return _Computed(Coupled(following, model, suspect), status, about, moments, learned, replaced, int(lost), seconds)
+
+
+def _publish(
+    system: System, number: int, computed: _Computed, given: _Given, schedule: Schedule, out: Path, waiting: float
+) -> Cycle:
+    """Write the product of a cycle; returns what became of it, or raises that its forecast is good for nothing."""
+    about, (before, analysis, forecast), lost = computed.about, computed.moments, computed.lost
+    if lost or not np.isfinite(forecast.mean).all():
+        many = f"{lost} members of the forecast are not finite" if lost else "the mean of the forecast is not finite"
+        limit = f"over faults.replaced_limit = {system.config.faults.replaced_limit:g}, " if lost else ""
+        kept = "the cycles before it are kept; use a smaller model.dt"
+        raise FloatingPointError(f"cycle {number}: {many}, {limit}{kept}")
 
     seconds = {"waiting": max(0.0, waiting - given.reading), "reading": given.reading}
-    seconds |= {"analysis": analysed - began, "learning": has_learned - analysed if learned else 0.0}
-    seconds |= {"forecast": forecasted - has_learned}
-    name = given.path.name if given.path else ""
+    seconds |= computed.seconds
+    name = given.arrival.path.name if given.arrival else ""
     when = schedule.interval * number
     numbers = {f"observations_{key}": about[key] for key in ("used", "rejected") if about}
     numbers |= {f"innovation_{key}": about[key] for key in ("mean", "rms", "expected_rms", "residual_rms") if about}
-    attributes = {"cycle": number, "status": status, "observation_file": name, "lateness_seconds": given.lateness}
+    numbers |= {"chi_square": about["chi_square"]} if about else {}
+    attributes = {
+        "cycle": number,
+        "status": computed.status,
+        "observation_file": name,
+        "lateness_seconds": given.lateness,
+    }
     attributes |= numbers | {"observations_outside_network": given.outside}
-    attributes |= {"members_replaced": int(replaced)} if replaced else {}
-    attributes |= _record(learned)
+    attributes |= {"members_replaced": computed.replaced} if computed.replaced else {}
+    attributes |= {"diverging": 1} if about.get("flagged") else {}
+    attributes |= _record(computed.learned)
     attributes |= {f"seconds_{stage}": value for stage, value in seconds.items()}
     fields = {"analysis_mean": analysis.mean, "analysis_spread": analysis.spread}
     fields |= {"forecast_mean": forecast.mean, "forecast_spread": forecast.spread}
@@ -233,22 +296,23 @@ def _cycle(
     writing = product_file.write(product, grid, when, when + schedule.interval, fields, attributes)
     spreads = (float(moments.mean_spread) for moments in (before, analysis, forecast))
     nothing = float("nan")
-    return Coupled(following, model), Cycle(
+    return Cycle(
         number,
         when / 3600.0,
-        status,
+        computed.status,
         name,
         given.lateness,
         given.queue,
         about.get("used", 0),
         about.get("rejected", 0),
         given.outside,
-        *(about.get(key, nothing) for key in ("mean", "rms", "expected_rms", "residual_rms")),
+        *(about.get(key, nothing) for key in ("mean", "rms", "expected_rms", "residual_rms", "chi_square")),
+        int(about.get("flagged", 0)),
         *spreads,
-        int(replaced),
+        computed.replaced,
         *seconds.values(),
         writing,
-        learned,
+        computed.learned,
     )
 
 
@@ -258,9 +322,8 @@ def _record(learned: Learned | None) -> dict[str, float]:
 
 
 def _save(checkpoints: Checkpoints, number: int, coupled: Coupled, meta: dict[str, Any]) -> None:
-    """What cycle `number` starts from, on the disk when this returns; the one before is deleted after that."""
+    """Begin to write what cycle `number` starts from; the one before is deleted when this is on the disk."""
     checkpoints.save(number, coupled.parts, meta, error=-number)
-    checkpoints.wait()
 
 
 def _event(out: Path, verdict: Verdict, path: Path | None) -> None:

@@ -49,7 +49,9 @@ class Moments(NamedTuple):
 class Innovations(NamedTuple):
     """Numbers of a cycle, in the unit of the operator: y - mean h of the forecast, and of the analysis (residual).
 
-    `expected_rms` is what the ensemble and the errors say that `rms` should be, sqrt(mean(sigma^2 + var h)).
+    `expected_rms` is what the ensemble and the errors say that `rms` should be, sqrt(mean(sigma^2 + var h));
+    `chi_square` and `flagged` are those of `jaxda.filters.divergence`. `replaced` counts members of the analysis that
+    were drawn anew; `finite` says that the others were.
     """
 
     used: Array
@@ -58,6 +60,9 @@ class Innovations(NamedTuple):
     rms: Array
     expected_rms: Array
     residual_rms: Array
+    chi_square: Array
+    flagged: Array
+    replaced: Array
     finite: Array
 
 
@@ -68,11 +73,13 @@ class System:
     Attributes:
         config: of the experiment, with one filter.
         operator: of its network, whose sites are what files may observe.
-        assimilate: (key, number of the cycle, forecast, observation) -> analysis, its Innovations, and what it used of
-            the observation; the forecast itself where the analysis is not finite.
+        assimilate: (key, number of the cycle, forecast, suspect cycles before, observation) -> analysis, suspect
+            cycles by now, its Innovations, and what it used of the observation; the forecast itself where more members
+            of the analysis are not finite than may be drawn anew.
         learn: (key, number, model, forecast, analysis, what was used) -> the model to go on with, and a record; None
             where the model stays what it is.
-        predict: (key, number, model, analysis) -> forecast `(M, *shape)`, and how many members had to be replaced.
+        predict: (key, number, model, analysis) -> forecast `(M, *shape)`, how many members had to be replaced, and how
+            many are not finite and could not be.
         model: what the first forecast is made with, weights of a surrogate or a `Learner`; None for SQG.
         moments: ensemble -> Moments.
         key: of the cycles.
@@ -81,9 +88,9 @@ class System:
 
     config: ExperimentConfig
     operator: Operator
-    assimilate: Callable[[Array, int, Array, Observation], tuple[Array, Innovations, Observation]]
+    assimilate: Callable[[Array, int, Array, Array, Observation], tuple[Array, Array, Innovations, Observation]]
     learn: Callable[[Array, int, Any, Array, Array, Observation], tuple[Any, Learned]] | None
-    predict: Callable[[Array, int, Any, Array], tuple[Array, Array]]
+    predict: Callable[[Array, int, Any, Array], tuple[Array, Array, Array]]
     model: Any
     moments: Callable[[Array], Moments]
     key: Array
@@ -100,11 +107,16 @@ class System:
         shape = (self.config.members_of(self.name), *self.config.model.shape)
         ensemble = jax.ShapeDtypeStruct(shape, jnp.dtype(self.config.precision), sharding=self.members)
         like = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
-        return Coupled(ensemble, jax.tree.map(like, self.model))
+        return Coupled(ensemble, jax.tree.map(like, self.model), like(self._suspect))
+
+    @property
+    def _suspect(self) -> Array:
+        whole = NamedSharding(self.members.mesh, PartitionSpec())
+        return jax.device_put(jnp.zeros((), jnp.int32), whole)
 
     def first(self, ensemble: Array) -> Coupled:
         """What the first cycle starts from, with the first ensemble `(M, *shape)`."""
-        return Coupled(jax.device_put(ensemble, self.members), self.model)
+        return Coupled(jax.device_put(ensemble, self.members), self.model, self._suspect)
 
     def read(self, path: Path) -> tuple[float, Observation, int]:
         """Time [s], observations on the network, and how many of the file are of none of its sites; FileError."""
@@ -194,24 +206,26 @@ def make_system(config: ExperimentConfig, climate: Climate) -> System:
     analysis = experiment.make_filter(config, name, operator, climate)
     mesh = mesh_of(config, name)
     model, forecast, learn, placed = coupling.make_forecaster(config, name, operator, climate, mesh)
+    guard = experiment.make_guard(config, name, operator, climate, analysis)
     spread_out, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("member",), ()))
 
-    @partial(jitted, mesh=mesh, out_shardings=(spread_out, whole, whole))
-    def assimilate(key, number, ensemble, observation):
-        key_analysis = twin.keys(key, number).analysis
+    @partial(jitted, mesh=mesh, out_shardings=(spread_out, whole, whole, whole))
+    def assimilate(key, number, ensemble, suspect, observation):
+        own = twin.keys(key, number)
         screened = observations.screened(operator, ensemble, observation, config.observations.reject)
-        posterior = analysis(key_analysis, ensemble, screened)
-        finite = jnp.isfinite(posterior).all()
-        posterior = jnp.where(finite, posterior, ensemble)
-        return posterior, _innovations(operator, ensemble, posterior, observation, screened, finite), screened
+        posterior, watched, replaced, lost = twin.analyse(own, ensemble, suspect, screened, 0.0, analysis, guard)
+        posterior = jnp.where(lost == 0, posterior, ensemble)
+        about = (watched.chi_square, watched.flagged, replaced, lost == 0)
+        told = _innovations(operator, ensemble, posterior, observation, screened, *about)
+        return posterior, watched.suspect, told, screened
 
     @partial(jitted, mesh=mesh, out_shardings=(placed or whole, whole))
     def learning(key, number, model, ensemble, posterior, used):
         return learn(twin.keys(key, number).learn, number, model, ensemble, posterior, used)
 
-    @partial(jitted, mesh=mesh, out_shardings=(spread_out, whole))
+    @partial(jitted, mesh=mesh, out_shardings=(spread_out, whole, whole))
     def predict(key, number, model, ensemble):
-        return forecast(twin.keys(key, number).forecast, number, model, ensemble)
+        return twin.predict(twin.keys(key, number), number, model, ensemble, forecast, guard)
 
     @partial(jitted, mesh=mesh, out_shardings=whole)
     def moments(ensemble):
@@ -223,15 +237,15 @@ def make_system(config: ExperimentConfig, climate: Climate) -> System:
     system = System(config, operator, assimilate, learning, predict, model, moments, key, spread_out)
     # one cycle for nothing: compiling takes longer than many cycles, and the first should be in time too
     like = system.abstract.ensemble
-    ensemble = system.first(jnp.zeros(like.shape, like.dtype)).ensemble
+    ensemble, _, suspect = system.first(jnp.zeros(like.shape, like.dtype))
     nothing = Observation(*(np.zeros(operator.values_shape, like.dtype) for _ in range(2)))
-    posterior, _, used = assimilate(key, 0, ensemble, nothing)
+    posterior, _, _, used = assimilate(key, 0, ensemble, suspect, nothing)
     model = learning(key, 0, model, ensemble, posterior, used)[0] if learning else model
     jax.block_until_ready(moments(predict(key, 0, model, posterior)[0]))
     return system
 
 
-def _innovations(operator, ensemble, posterior, observation, used, finite) -> Innovations:
+def _innovations(operator, ensemble, posterior, observation, used, *about) -> Innovations:
     seen = given(used)
     count = jnp.sum(seen)
     mean = lambda x: jnp.sum(jnp.where(seen, x, 0.0)) / jnp.maximum(count, 1)
@@ -241,4 +255,4 @@ def _innovations(operator, ensemble, posterior, observation, used, finite) -> In
     rms = lambda x: jnp.sqrt(mean(x**2))
     expected = jnp.sqrt(mean(variance))
     rejected = jnp.sum(given(observation)) - count
-    return Innovations(count, rejected, mean(departure), rms(departure), expected, rms(residual), finite)
+    return Innovations(count, rejected, mean(departure), rms(departure), expected, rms(residual), *about)
