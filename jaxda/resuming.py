@@ -156,7 +156,7 @@ class Progress:
         self._checkpoints.close()
 
     def save(self, chunk: Chunk) -> None:
-        """Keep a chunk and all before it, while the next one is computed; one that is not finite is no start of another."""
+        """Keep a chunk and all before it, while the next one is computed; one that is not finite starts no other."""
         if chunk.fields is not None:
             self.mean = np.asarray(chunk.fields.mean[-1])
         if self._parts and jax.process_index() == 0:

@@ -120,7 +120,7 @@ def test_what_forecasts_is_carried_along_and_learns():
     np.testing.assert_array_equal(last.ensemble, coupled.ensemble)
     np.testing.assert_array_equal(np.concatenate([first["noise"], second["noise"]]), record["noise"])
     every = [jax.random.key_data(key).tolist() for k in range(CYCLES) for key in twin.keys(KEY, k)]
-    assert len({tuple(key) for key in every}) == 5 * CYCLES
+    assert len({tuple(key) for key in every}) == len(twin.Keys._fields) * CYCLES
 
 
 def test_scores_are_those_of_forecast_and_analysis(x64):
