@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxda.config import ExperimentConfig
+from jaxda.config import ExperimentConfig, OutputConfig
 from jaxda.observations import Observation
-from jaxda.output import product_file
+from jaxda.output import product_file, record
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
 from jaxda.realtime.inbox import Inbox, Schedule, Source, Verdict
@@ -113,11 +113,14 @@ def run(
         FileError: a checkpoint that cannot be read, a disk that is full.
         FloatingPointError: a forecast that is not finite.
     """
+    made = record.of_checkpoint(_lasting(system.config))
     with Checkpoints(out / "checkpoints") as checkpoints:
         if checkpoints.last is None:
-            _save(checkpoints, 0, system.first(ensemble), {"origin": host.now()})
+            _save(checkpoints, 0, system.first(ensemble), made | {"origin": host.now()})
         number = checkpoints.last
-        meta = checkpoints.meta(number)
+        meta, place = checkpoints.meta(number), checkpoints.folder / str(number)
+        record.require_settings(meta, _lasting(system.config), place)
+        record.say_versions(meta, place)
         coupled = Coupled.of(checkpoints.restore(number, system.abstract.parts))
         rows = product_file.rows_before(out / STATUS, number)
         used = {int(row["cycle"]): row["file"] for row in rows if row["file"]}
@@ -133,7 +136,7 @@ def run(
                 break
             coupled, cycle = _cycle(system, number, coupled, arrival, schedule, out, host.now() - ready)
             product_file.append_row(out / STATUS, cycle.row)
-            meta = {"origin": origin}
+            meta = made | {"origin": origin}
             if arrival.path:
                 used[number] = cycle.file
                 target = inbox.place_for(arrival.path, "used")
@@ -144,6 +147,11 @@ def run(
                 inbox.keep_used(arrival.path, target, cycle.cycle)
             host.show(cycle)
     return number
+
+
+def _lasting(config: ExperimentConfig) -> ExperimentConfig:
+    """The settings that a run keeps; how long it is may change."""
+    return dataclasses.replace(config, cycles=1, title="", output=OutputConfig())
 
 
 class _Given(NamedTuple):
