@@ -8,6 +8,7 @@ that was never interrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,20 +47,25 @@ def begun(folder: Path) -> bool:
     return (folder / "config.toml").is_file() or (folder / FOLDER).is_dir()
 
 
+def lasting(config: ExperimentConfig) -> ExperimentConfig:
+    """The settings that a run keeps: how many members may fail is what one that ended so may go on with more of."""
+    return dataclasses.replace(config, faults=dataclasses.replace(config.faults, replaced_limit=1.0))
+
+
 def require_same(config: ExperimentConfig, folder: Path) -> None:
     """Raise FileError unless the run in a folder has these settings, and its analyses, if finished, are as written.
 
     Where config.toml is missing, the checkpoints tell.
     """
     if (folder / "config.toml").is_file():
-        wrong = difference(configuration.read(folder / "config.toml"), config)
+        wrong = difference(lasting(configuration.read(folder / "config.toml")), lasting(config))
         if wrong:
             cure = "give that again, or another --out, or remove a damaged config.toml"
             raise FileError(f"{folder}: its run was made with another {wrong[0]}; {cure}")
     else:
         for path in sorted((folder / FOLDER).glob("*")):
             for meta in plain_values(path):
-                record.require_settings(meta, config, path)
+                record.require_settings(meta, lasting(config), path)
     for name in ("analysis.nc", DIAGNOSTICS) if (folder / checksums.NAME).is_file() else ():
         wrong = checksums.trouble(folder, [name]) if (folder / name).is_file() else None
         if wrong:
@@ -169,7 +175,7 @@ class Progress:
         state = {"coupled": _values(chunk.coupled), "mean": self.mean, "scores": scores._asdict()}
         state |= {} if learned is None else {"learned": learned._asdict()}
         # the last is the best: one is kept
-        meta = record.of_checkpoint(self._config) | {"seconds": sum(seconds) / chunk.done}
+        meta = record.of_checkpoint(lasting(self._config)) | {"seconds": sum(seconds) / chunk.done}
         self._checkpoints.save(chunk.done, state, meta, -chunk.done)
         self._chunks.append(chunk._replace(fields=None, coupled=None))
 
@@ -184,7 +190,7 @@ class Progress:
             return None
         meta = self._checkpoints.meta(done)
         place = self._checkpoints.folder / str(done)
-        record.require_settings(meta, self._config, place)
+        record.require_settings(meta, lasting(self._config), place)
         record.say_versions(meta, place)
         kind = np.dtype(like.ensemble.dtype)
         series = lambda fields: {name: np.zeros(done, int if name in report.COUNTS else kind) for name in fields}

@@ -28,13 +28,16 @@ def prepare(out: Path, config: ExperimentConfig) -> bool:
         if not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir()):
             report.new_folder(out)
         return False
-    before = configuration.read(out / SETTINGS)
-    # how long a run is may change
-    free = lambda one: dataclasses.replace(one, cycles=1, title="", output=OutputConfig())
-    wrong = difference(free(before), free(config))
+    wrong = difference(lasting(configuration.read(out / SETTINGS)), lasting(config))
     if wrong:
         raise ValueError(f"{out}: was begun with {wrong[0]} = {wrong[1]}, now {wrong[2]}; give another --out")
     return True
+
+
+def lasting(config: ExperimentConfig) -> ExperimentConfig:
+    """The settings that a run keeps: how long it is may change, and how many members may fail before it ends."""
+    faults = dataclasses.replace(config.faults, replaced_limit=1.0)
+    return dataclasses.replace(config, cycles=1, title="", output=OutputConfig(), faults=faults)
 
 
 def begin(out: Path, config: ExperimentConfig) -> None:

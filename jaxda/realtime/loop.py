@@ -19,11 +19,12 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxda.config import ExperimentConfig, OutputConfig
+from jaxda.config import ExperimentConfig
 from jaxda.observations import Observation
 from jaxda.output import product_file, record
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
+from jaxda.realtime import folder
 from jaxda.realtime.inbox import Arrival, Inbox, Schedule, Source, Verdict
 from jaxda.realtime.system import Moments, System
 from jaxda.training.online import Learned
@@ -116,14 +117,14 @@ def run(
         FileError: a checkpoint that cannot be read, a disk that is full.
         FloatingPointError: a forecast that is not finite.
     """
-    made = record.of_checkpoint(_lasting(system.config))
+    made = record.of_checkpoint(folder.lasting(system.config))
     with Checkpoints(out / "checkpoints") as checkpoints:
         if checkpoints.last is None:
             _save(checkpoints, 0, system.first(ensemble), made | {"origin": host.now()})
             checkpoints.wait()
         number = checkpoints.last
         meta, place = checkpoints.meta(number), checkpoints.folder / str(number)
-        record.require_settings(meta, _lasting(system.config), place)
+        record.require_settings(meta, folder.lasting(system.config), place)
         record.say_versions(meta, place)
         coupled = Coupled.of(checkpoints.restore(number, system.abstract.parts))
         rows = product_file.rows_before(out / STATUS, number)
@@ -153,11 +154,6 @@ def run(
             last.begun(cycle, given.arrival, target)
         last.finish()
     return number
-
-
-def _lasting(config: ExperimentConfig) -> ExperimentConfig:
-    """The settings that a run keeps; how long it is may change."""
-    return dataclasses.replace(config, cycles=1, title="", output=OutputConfig())
 
 
 class _Last:
