@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=place, metavar="FILE", help=f"ends in {' or '.join(animation.FORMATS)}")
     parser.add_argument("--filter", metavar="NAME", help="experiment to show (default: the last one)")
     parser.add_argument("--boundary", choices=("lower", "upper"), default="upper", help="of SQG (default: upper)")
-    parser.add_argument("--rate", type=at_least(1), default=4, help="frames a second (default 4)")
+    parser.add_argument("--rate", type=at_least(1), default=4, help="frames a second [1/s]")
     try:
         given = parser.parse_args(arguments)
         figures.require_run(given.run)

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from jaxda.output.plots import COLOURS, LINES
 from jaxda.output.run_folder import REALTIME, TRAINING, TWIN, RunFolder, number
+from jaxda.output.style import COLOURS, LINES
 
 #: kind of a run -> its table, column and unit of the horizontal axis, and columns with what they are called
 TABLES = {
