@@ -23,12 +23,15 @@ from jaxda.models import sqg, vit
 from jaxda.models.sqg import SQGConfig
 from jaxda.models.vit import ViTConfig
 from jaxda.numerics import timestep
-from jaxda.output import netcdf
+from jaxda.output import netcdf, record
+from jaxda.output import report as reporting
+from jaxda.output.atomic import replacing
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
 from jaxda.output.training_log import TrainingLog
 from jaxda.parallel import sharding
 from jaxda.parallel.sharding import Layout, ParallelConfig
+from jaxda.parallel.stopping import Stop
 from jaxda.settings import Count, NonNegative, Positive, Seed, described, difference, one_line, settings
 from jaxda.shown import in_brief
 from jaxda.sources import Source
@@ -131,8 +134,7 @@ def make_series(config: SurrogateConfig, report: Callable[[float], None] = lambd
     Where the simulator makes the samples, these are the states to validate on: `data.validation` of the days.
 
     Raises:
-        FileError, ValueError: a file of another grid or that cannot be read, times that are not evenly spaced, states
-            that are not finite.
+        FileError, ValueError: a file that does not fit or cannot be read, or states that are not finite.
     """
     own, planned = config.series, planned_series(config)
     if own.file is not None:
@@ -175,7 +177,7 @@ def meta_of(config: SurrogateConfig, normalisation: Statistics) -> dict:
     """What a checkpoint needs beside its arrays: settings, statistics, version."""
     plain = dataclasses.asdict(config)
     own = {"mean": normalisation.mean.tolist(), "std": normalisation.std.tolist()}
-    return {"version": __version__, "settings": plain, "statistics": own}
+    return {"version": __version__, "versions": reporting.versions(), "settings": plain, "statistics": own}
 
 
 def settings_of(meta: dict, place: str | Path) -> tuple[SurrogateConfig, Statistics]:
@@ -244,6 +246,7 @@ def train(
     out: Path,
     report: Callable[[int, str], None] = lambda step, text: None,
     begun_in: Callable[[], None] = lambda: None,
+    stop: Stop | None = None,
 ) -> dict:
     """Train from the last checkpoint in `out`, or from the start, and return the row of the best validation.
 
@@ -251,9 +254,10 @@ def train(
     validation. `report` is told the number of steps done, and what to say; `begun_in` is called when there is a folder.
 
     Raises:
-        FileError, ValueError: samples that cannot be made, a checkpoint with other settings, or a loss that is not
-            finite; the checkpoint from before that stays.
+        FileError, ValueError: samples that cannot be made, other settings, or a loss that is not finite.
+        Stopped: `stop` said so after a step, whose state is saved.
     """
+    stop = stop or Stop()
     own, key = config.train, jax.random.key(config.train.seed)
     key_init, key_data, key_train, key_validation = jax.random.split(key, 4)
     layout = sharding.make_layout(config.parallel)
@@ -275,7 +279,8 @@ def train(
         writes = jax.process_index() == 0
         log = files.enter_context(TrainingLog(out, first, writes))
         if writes:
-            configuration.write(out / "config.toml", config)
+            with replacing(out / "config.toml") as hidden:
+                configuration.write(hidden, config)
             begun_in()
         meta = meta_of(config, normalisation)
         step = jax.jit(trainer.make_train_step(own, apply_of(config, normalisation), layout), donate_argnums=0)
@@ -285,14 +290,16 @@ def train(
         peak = layout.mesh.size * flops.product_rate(str(config.vit.dtype or jnp.float32.dtype))
         began = time.perf_counter()
         mark = (first, began)  # rates are those of the steps since then
-        for number, (some, after) in zip(range(first, own.steps), source.batches(normalisation, data, first)):
+        patient = lambda done: own.patience is None or (done - best[1]) // own.validate_every < own.patience
+        last = own.steps if patient(first) else first  # it ended, or was killed when it was about to
+        for number, (some, after) in zip(range(first, last), source.batches(normalisation, data, first)):
             state, metrics = step(state, some, key_train)
             loss, done = float(metrics.loss), number + 1
             if not bool(metrics.finite):
-                checkpoints.save(number, state, meta | {"best": list(best)}, best[0], data)
+                checkpoints.save(number, state, meta | {"best": list(best)}, math.inf, data)
+                trouble = f"the loss is {loss:g} at step {number}; the state before it is saved"
                 raise ValueError(
-                    f"train.learning_rate = {own.learning_rate:g}: the loss is {loss:g} at step {number}; "
-                    f"the state before it is saved; use a smaller rate or train.clip"
+                    f"train.learning_rate = {own.learning_rate:g}: {trouble}; use a smaller rate or train.clip"
                 )
             data, now = after, time.perf_counter()
             rates = flops.rates(samples * (done - mark[0]), work * (done - mark[0]), now - mark[1], peak)
@@ -304,15 +311,20 @@ def train(
                 log.scalars(done, {"train/loss": loss, "train/gradient_norm": norm, "train/learning_rate": rate})
             if done % own.validate_every and done < own.steps:
                 mark = (done, now) if number == first else mark  # the first step compiles
+                if stop():
+                    checkpoints.save(done, state, meta | {"best": list(best)}, math.inf, data)
+                    stop.check()
                 continue
             row = {"step": done, "loss": loss, "learning_rate": rate, "seconds": now - began}
             rows.append(row | rates | validate(state.average))
             log.row(rows[-1])
-            error = rows[-1]["rmse_1"]
+            error = rows[-1]["rmse_1"]  # infinite in checkpoints between validations: never the best
             best = (error, done) if error < best[0] else best
             checkpoints.save(done, state, meta | {"best": list(best)}, error, data)
-            if own.patience is not None and (done - best[1]) // own.validate_every >= own.patience:
+            if not patient(done):
                 break
+            if done < own.steps:
+                stop.check()
             mark = (done, time.perf_counter())
     return min(rows, key=lambda row: row["rmse_1"]) if rows else {"step": int(state.step), "rmse_1": best[0]}
 
@@ -337,16 +349,13 @@ def resumed(checkpoints: Checkpoints, config: SurrogateConfig, like: TrainState,
     meta = checkpoints.meta(number)
     place = checkpoints.folder / str(number)
     before, normalisation = settings_of(meta, place)
-    free = lambda own: dataclasses.replace(
-        own,
-        title="",
-        train=dataclasses.replace(own.train, patience=None, log_every=1),
-        parallel=ParallelConfig(),
-    )
+    timing = lambda own: dataclasses.replace(own.train, patience=None, log_every=1)
+    free = lambda own: dataclasses.replace(own, title="", train=timing(own), parallel=ParallelConfig())
     wrong = difference(free(before), free(config))
     if wrong:
         was = f"{wrong[0]} = {wrong[1]}, now {wrong[2]}"
         raise FileError(f"{place}: was trained with other settings, {was}; give another --out")
+    record.say_versions(meta, place)
     abstract = partial(jax.tree.map, lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding))
     state = checkpoints.restore(number, abstract(like))
     # step 0 is the start of the data, and all that converted weights have

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxda import config as configuration
 from jaxda import experiment
 from jaxda.config import ExperimentConfig
 from jaxda.output import report
+from jaxda.output.atomic import replacing
 from jaxda.settings import difference, one_line
 
 Value = float | int | bool | str
@@ -84,11 +85,17 @@ def with_values(config: ExperimentConfig, name: str, values: Mapping[str, Value]
         raise ValueError(f"filters.{name}: {one_line(error)}") from None
 
 
-def run(config: ExperimentConfig, world: experiment.World, name: str, values: Mapping[str, Value]) -> Trial:
+def run(
+    config: ExperimentConfig,
+    world: experiment.World,
+    name: str,
+    values: Mapping[str, Value],
+    on_chunk: Callable[[experiment.Chunk], object] = lambda chunk: None,
+) -> Trial:
     """Run the filter with these values on the world of all trials; the score is the mean of rmse_a's last third."""
     config = with_values(config, name, values)
     analysis = experiment.make_filter(config, name, world.operator, world.climate)
-    record = experiment.run_filter(config, world, name, analysis)
+    record = experiment.run_filter(config, world, name, analysis, on_chunk=on_chunk)
     score = record.mean("rmse_a", 1 / 3) if record.status == "ok" else math.inf
     return Trial(dict(values), score, record.status, record.seconds)
 
@@ -129,7 +136,8 @@ class Folder:
         text = self._table.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a run that was killed may have left part of a row
         if whole != text:
-            self._table.write_text(whole, encoding="utf-8")
+            with replacing(self._table) as hidden:
+                hidden.write_text(whole, encoding="utf-8")
         by_text = {field: {_text(value): value for value in values} for field, values in self.space.items()}
         for row in csv.DictReader(whole.splitlines()):
             try:
@@ -142,7 +150,8 @@ class Folder:
     def start(self) -> None:
         """Make the folder and write down what is searched."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "tune.toml").write_text(self._settings, encoding="utf-8")
+        with replacing(self.path / "tune.toml") as hidden:
+            hidden.write_text(self._settings, encoding="utf-8")
         if not self._table.exists() or not self._table.stat().st_size:
             with self._table.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(self._columns)
@@ -163,7 +172,8 @@ def write_best(path: Path, config: ExperimentConfig, name: str, best: Trial, com
     """The filter's table with the best values, every field, to be pasted into an experiment file."""
     settings = dataclasses.asdict(with_values(config, name, best.values).filters[name])
     table = {"filters": {name: {field: value for field, value in settings.items() if value is not None}}}
-    path.write_text(f"# {' '.join(comment.split())}\n{tomli_w.dumps(table)}", encoding="utf-8")
+    with replacing(path) as hidden:
+        hidden.write_text(f"# {' '.join(comment.split())}\n{tomli_w.dumps(table)}", encoding="utf-8")
 
 
 def _text(value: Value) -> str:

@@ -15,6 +15,7 @@ Exit status: 0; 1 if memory grew by more than 1 % after the first tenth of the c
 
 from __future__ import annotations
 
+import argparse
 import runpy
 import subprocess
 import sys
@@ -57,6 +58,8 @@ def in_real_time(config: configuration.ExperimentConfig, given, rest: list[str])
     try:
         while not list(watch.glob("*.nc")) and feeding.poll() is None:
             time.sleep(0.1)
+        if feeding.poll():  # it has said why
+            return feeding.returncode, []
         own = ["--watch", watch, "--out", run, "--every", 0, "--grace", GRACE, "--poll", 0.02]
         status = script("realtime")([str(word) for word in [given.config, *own, *rest]])
     finally:
@@ -69,7 +72,6 @@ def in_real_time(config: configuration.ExperimentConfig, given, rest: list[str])
 
 def run(config: configuration.ExperimentConfig, given, rest: list[str]) -> int:
     """The run, watched; returns the exit status."""
-    given.out.mkdir(parents=True, exist_ok=True)
     began, complaints = time.monotonic(), []
     with memory.watching(given.out / "memory.csv", lambda: done_in(given.out / "run"), given.sample) as samples:
         if given.form == "realtime":
@@ -77,6 +79,8 @@ def run(config: configuration.ExperimentConfig, given, rest: list[str]) -> int:
         else:
             status = script("osse")([given.config, "--out", str(given.out / "run"), *rest])
     took = time.monotonic() - began
+    if status == 2:
+        return status
     launch.say(f"{config.cycles} cycles in {took:.0f} s, {1000 * took / config.cycles:.0f} ms a cycle, start included")
     for name, unit in (("host_mib", "MiB resident"), ("array_mib", "MiB in arrays"), ("arrays", "arrays")):
         grown = memory.growth(samples, config.cycles, name)
@@ -91,9 +95,12 @@ def run(config: configuration.ExperimentConfig, given, rest: list[str]) -> int:
 
 def part(text: str) -> float:
     """For argparse: a part of the cycles."""
-    value = seconds(text)
-    if value > 0.5:
-        raise ValueError(f"--faulty {text}: is over a half of the cycles; use less")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text} is not a part of the cycles from 0 to 0.5")
     return value
 
 

@@ -5,18 +5,18 @@ screening, analysis, forecast, and DIR/analysis_TIME.nc with both. A cycle whose
 forecast alone. Files that were used go to FOLDER/used; those that are wrong, too late or there already to
 FOLDER/rejected, late or duplicate, with the reason beside them; nothing is deleted. DIR/status.csv has a row for each
 cycle, DIR/events.csv for each file that was not used. Members that are not finite are drawn anew, and a filter that
-diverges is flagged, and recovers with --faults.recovery. The same command goes on with the next cycle, bit for bit,
-however the run was ended; SIGTERM and SIGINT end it after the cycle that is being done. --forecast surrogate with
---surrogate.folder forecasts by a surrogate, which learns from the analyses with --filters.NAME.online true.
+diverges is flagged, and recovers with --faults.recovery. The same command, with --resume or without, goes on with the
+next cycle, bit for bit, however the run was ended. --forecast surrogate with --surrogate.folder forecasts by a
+surrogate, which learns from the analyses with --filters.NAME.online true.
 
-Exit status: 0; 2 for bad input, said in one line; 3 if too many members of a forecast are not finite.
+Exit status: 0; 2 for bad input, said in one line; 3 if too many members of a forecast are not finite; 75 if SIGTERM,
+SIGINT or SIGUSR1 stopped it after the cycle that it was at, which a second one does at once (128 + its number).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import signal
 import sys
 import time
 from pathlib import Path
@@ -25,7 +25,7 @@ from jaxda import config as configuration
 from jaxda import experiment
 from jaxda.output import record
 from jaxda.output.progress import bar, status_line
-from jaxda.parallel import launch
+from jaxda.parallel import launch, stopping
 from jaxda.parallel.mesh import member_mesh
 from jaxda.realtime import folder, loop, system
 from jaxda.realtime.inbox import folder_source
@@ -56,7 +56,7 @@ def line(cycle: loop.Cycle, interval: float, unit: str) -> str:
     )
 
 
-def run(config: configuration.ExperimentConfig, given, out: Path, words: list[str] | None) -> int:
+def run(config: configuration.ExperimentConfig, given, out: Path, words, stop: stopping.Stop) -> int:
     """Begin or go on; returns the exit status."""
     found = launch.start(config.precision)
     # Orbax advises against waiting for each checkpoint, which is what a cycle does
@@ -72,9 +72,6 @@ def run(config: configuration.ExperimentConfig, given, out: Path, words: list[st
         record.write(out, "realtime.py", words, config)
         system.keep_start(out, climate, ensemble)
         launch.say(launch.describe(found, config.precision, member_mesh(config.members_of(parts.name))), sys.stderr)
-        stopped = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopped.append(True))
         unit = system.observation_file.UNITS[config.observations.operator]
         with status_line() as show:
 
@@ -82,9 +79,11 @@ def run(config: configuration.ExperimentConfig, given, out: Path, words: list[st
                 done = isinstance(what, loop.Cycle)
                 show(line(what, schedule.interval, unit) if done else what, lasts=done)
 
-            host = loop.Host(pause=lambda: time.sleep(given.poll), stopped=lambda: bool(stopped), show=tell)
+            host = loop.Host(pause=lambda: time.sleep(given.poll), stopped=stop, show=tell)
             done = loop.run(parts, ensemble, folder_source(given.watch), given.watch, out, schedule, host)
     launch.say(f"{done} of {config.cycles} cycles are done, written to {out}")
+    if done < config.cycles:
+        stop.check()
     return 0
 
 
@@ -94,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/realtime.toml")
     parser.add_argument("--watch", type=place, required=True, help="folder that observation files arrive in")
     parser.add_argument("--out", type=place, help="folder, new or of this run (default: runs/NAME OF CONFIG)")
+    parser.add_argument("--resume", action="store_true", help="as without it: it goes on with the run in that folder")
     parser.add_argument("--filter", help="which filter, where the configuration has several (default: its only one)")
     every = "from cycle to cycle on the clock [s] (default: interval_hours); 0: due when the one before is done"
     parser.add_argument("--every", type=seconds, help=every)
@@ -106,7 +106,11 @@ def main(arguments: list[str] | None = None) -> int:
         out = given.out or Path("runs") / Path(given.config).stem
         if not given.watch.is_dir() or given.watch.resolve() == out.resolve():
             raise ValueError(f"--watch {given.watch}: not a folder of its own that is there; make it, or give another")
-        return run(config, given, out, arguments)
+        with stopping.watched() as stop:
+            return run(config, given, out, arguments, stop)
+    except stopping.Stopped as stopped:
+        print(f"realtime.py: {stopped}", file=sys.stderr)
+        return stopping.REQUEUE
     except FloatingPointError as error:
         print(f"realtime.py: {error}", file=sys.stderr)
         return 3

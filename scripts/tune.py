@@ -9,7 +9,8 @@ trials, best first, and writes DIR/figure.png and DIR/best.toml, a [filters.NAME
 For instance: python scripts/tune.py configs/partial.toml --filter LETKF --cycles 60 --values cutoff=1500,2000,2500
     --values rtps=0.3,0.5,0.7 --values adaptive=none,regional
 
-Exit status: 0; 2 for bad input, and then nothing is written; 3 if no trial kept to the truth.
+Exit status: 0; 2 for bad input, and then nothing is written; 3 if no trial kept to the truth; 75 if SIGTERM, SIGINT or
+SIGUSR1 stopped it: the trial that it was at is begun again.
 """
 
 from __future__ import annotations
@@ -23,23 +24,27 @@ from jaxda import config as configuration
 from jaxda import experiment, tuning
 from jaxda.output import record, report, tuning_plots
 from jaxda.output.progress import bar
-from jaxda.parallel import launch
+from jaxda.parallel import launch, stopping
 from jaxda.settings import Parser, place
 
 
-def run(config: configuration.ExperimentConfig, name: str, todo: list[dict], folder: tuning.Folder, words) -> int:
+def run(config: configuration.ExperimentConfig, name: str, todo: list[dict], folder: tuning.Folder, words, stop) -> int:
     """Do the trials that are not done and write what all of them say; returns the exit status."""
+    check = lambda: stop.check("the same command goes on")
     missing = [values for values in todo if folder.find(values) is None]
     if missing:
         states = (config.nature.spinup_days + config.nature.climate_days) * 24 / config.interval_hours
         with bar("nature run", states, "states") as advance:
-            world = experiment.make_world(config, advance)
+            world = experiment.make_world(config, lambda done: (advance(done), check()))
         folder.start()
         record.write(folder.path, "tune.py", words, config)
         with bar("trials", len(missing), "trials") as advance:
             for values in missing:
-                folder.add(tuning.run(config, world, name, values))
+                folder.add(
+                    tuning.run(config, world, name, values, lambda chunk: chunk.done < config.cycles and check())
+                )
                 advance(1)
+                check()
     trials = tuning.ranked(folder.find(values) for values in todo)
     best = trials[0]
     title = f"{name}, {len(trials)} trials, RMSE of the last third of {config.cycles} cycles"
@@ -78,7 +83,11 @@ def main(arguments: list[str] | None = None) -> int:
         launch.start(config.precision)
         for values in todo:
             experiment.check(tuning.with_values(config, given.filter, values))
-        return run(config, given.filter, todo, folder, arguments)
+        with stopping.watched() as stop:
+            return run(config, given.filter, todo, folder, arguments, stop)
+    except stopping.Stopped as stopped:
+        print(f"tune.py: {stopped}", file=sys.stderr)
+        return stopping.REQUEUE
     except (ValueError, OSError) as error:
         return launch.refuse("tune.py", error)
 

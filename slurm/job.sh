@@ -6,7 +6,8 @@
 #   "${EACH[@]}" command...    a run of its own in each rank; %s in the words becomes its seed, which counts the ranks and
 #                              then the tasks of an array
 #   resumable command...       either of these, where the same command goes on where it was stopped: before the time is
-#                              over (USR1) it is stopped, and the job put back into the queue
+#                              over (USR1) it is stopped, and where it ends with status 75 (jaxda.parallel.stopping.REQUEUE)
+#                              the job is put back into the queue
 # and reads
 #   JAXDA_MACHINE=frontier     which slurm/NAME.env.sh to source
 #   JAXDA_VENV=FOLDER          virtual environment that jaxda is installed in; left out: python is on the PATH
@@ -45,20 +46,34 @@ seed=$((SLURM_PROCID + ${SLURM_NTASKS:-1} * ${SLURM_ARRAY_TASK_ID:-0}))
 exec "${@//%s/$seed}"' _)
 
 resumable() {
+    over=""
     "$@" &
     step=$!
-    trap put_back USR1
+    trap time_is_over USR1
     local status=0
     wait "$step" || status=$?
+    if [ -n "$over" ]; then # the signal ended the wait; of its two minutes the step has one and a half
+        for ((tick = 0; tick < 900; tick++)); do
+            kill -0 "$step" 2>/dev/null || break
+            sleep 0.1
+        done
+        status=75 # not at its end in time: it has what it kept
+        if ! kill -0 "$step" 2>/dev/null; then
+            status=0
+            wait "$step" || status=$?
+            [ "$status" -lt 128 ] || status=75 # ended before it heard signals
+        fi
+    fi
+    [ "$status" -eq 75 ] && put_back
     return "$status"
 }
 
-put_back() {
+time_is_over() {
+    over=yes
     kill -TERM "$step" # srun passes it on
-    for _ in {1..60}; do
-        kill -0 "$step" 2>/dev/null || break
-        sleep 1
-    done
+}
+
+put_back() {
     # a task of an array by both numbers: that of the job alone may mean the whole array
     local job=$SLURM_JOB_ID
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then

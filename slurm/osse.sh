@@ -1,5 +1,5 @@
 #!/bin/bash
-# Twin experiments, every rank its own seed, on one GPU (GCD) each.
+# Twin experiments, every rank its own seed, on one GPU (GCD) each. They go on where they were stopped.
 #   sbatch --account=PROJECT slurm/osse.sh CONFIG [--any.field value ...]
 #SBATCH --job-name=jaxda-osse
 #SBATCH --nodes=1
@@ -8,8 +8,9 @@
 #SBATCH --gpus-per-task=1
 #SBATCH --time=01:00:00
 #SBATCH --output=slurm-%x-%j.out
-#SBATCH --no-requeue
-# An experiment has no checkpoints to go on from.
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
@@ -21,6 +22,7 @@ shift
 
 cd "${SLURM_SUBMIT_DIR:-.}"
 source slurm/job.sh
+# a job that is put back keeps its number, and osse.py sees that it was
 out="runs/$(basename "$config" .toml)-${SLURM_JOB_ID:-local}"
 mkdir -p "$out"
-"${EACH[@]}" python scripts/osse.py "$config" --out "$out/seed-%s" --seed %s "$@"
+resumable "${EACH[@]}" python scripts/osse.py "$config" --out "$out/seed-%s" --seed %s "$@"

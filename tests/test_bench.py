@@ -12,7 +12,7 @@ import pytest
 
 from jaxda.benchmarks import scaling
 from jaxda.models import vit
-from jaxda.output import plots
+from jaxda.output import bench_plots
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench.py"
 SMALL = ("--N", "16", "--members", "4", "--repeats", "2")
@@ -167,5 +167,5 @@ def test_a_process_that_ends_is_told_of():
 
 def test_a_heatmap_is_drawn_with_what_does_not_fit(tmp_path):
     found = {(r, h, w): None if w == 64 else 1e12 * w for r in (2, 4) for h in (1, 2) for w in (32, 64)}
-    plots.rates(tmp_path / "a.png", found, "title")
+    bench_plots.rates(tmp_path / "a.png", found, "title")
     assert (tmp_path / "a.png").stat().st_size > 1000

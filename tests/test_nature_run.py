@@ -77,7 +77,7 @@ def test_parts_of_an_interval_in_the_spinup(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_restarts_change_no_bit(tmp_path, precision, monkeypatch):
-    monkeypatch.setattr(nature_run.plots, "spectrum", lambda *_: None)
+    monkeypatch.setattr(nature_run.nature.spectrum_plots, "spectrum", lambda *_: None)
     whole, part, branch = (tmp_path / name for name in ("whole.nc", "part.nc", "branch.nc"))
     options = ("--N", 16, "--spinup-days", 2, "--precision", precision, "--interval-hours", 8)
     assert run(*options, "--days", 4, "--out", whole) == 0

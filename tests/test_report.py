@@ -170,6 +170,11 @@ def test_several_runs_say_what_differs(run, tmp_path):
     assert page.tables[1] == [["setting", first, second], ["seed", "0", "7"]]
 
 
+def test_runs_of_two_kinds_are_not_compared(realtime, training, tmp_path):
+    page, _ = report(tmp_path, realtime, training)
+    assert "What differs" not in "".join(page.text)
+
+
 def test_a_real_time_run(realtime, tmp_path):
     page, said = report(tmp_path, realtime)
     text = "".join(page.text)

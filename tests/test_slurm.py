@@ -11,6 +11,8 @@ import numpy as np
 import processes
 import pytest
 
+from jaxda.parallel import stopping
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "slurm"
 FILES = sorted(FOLDER.glob("*.sh"))
@@ -202,6 +204,13 @@ def test_without_what_it_needs_it_says_how_it_is_used(submit, where, path):
     assert not (where / "runs").exists()
 
 
+def test_a_run_that_was_stopped_is_put_back_whoever_stopped_it(submit, where):
+    """Its status says so: the job file has that of the package."""
+    job, _ = submit("a.toml", FAIL=str(stopping.REQUEUE))
+    assert job.returncode == 0, job.stderr
+    assert (where / "commands").read_text().splitlines()[1:] == ["scontrol requeue 42"]
+
+
 @pytest.mark.parametrize(
     ("array", "number"), [({}, "42"), ({"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "1"}, "40_1")]
 )
@@ -257,6 +266,22 @@ def test_seeds_and_one_experiment_over_all_ranks(submit, where):
     together = (where / "runs" / "small-4711" / "scores.csv").read_text().splitlines()
     for one, two in zip(seeds[0].splitlines()[1:], together[1:], strict=True):  # seed 0 is the default
         np.testing.assert_allclose(*([float(v) for v in line.split(",")[1:]] for line in (one, two)), rtol=1e-5)
+
+
+@pytest.mark.long
+def test_experiments_go_on_after_they_were_put_back(start, submit, where):
+    (where / "small.toml").write_text(SMALL.replace("cycles = 2", "cycles = 20000"))
+    job = start("small.toml", real=True)
+    kept = [where / "runs" / "small-42" / f"seed-{seed}" / "checkpoints" / "free-run" for seed in (0, 1)]
+    until(lambda: all(any(path.name.isdecimal() for path in folder.glob("*")) for folder in kept), job)
+    job.send_signal(signal.SIGUSR1)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 0, err
+    assert "scontrol requeue 42" in (where / "commands").read_text()
+    assert err.count("osse.py: stopped by SIGTERM, all that is done is kept; --resume goes on") == 2
+    again, _ = submit("small.toml", real=True, SLURM_RESTART_COUNT="1")
+    assert again.returncode == 0, again.stderr
+    assert all((folder.parents[1] / "scores.csv").read_text().count("\n") == 20001 for folder in kept)
 
 
 @pytest.mark.long

@@ -60,7 +60,7 @@ def counted(monkeypatch):
     """The trials that were run, in place of running them: the score is the inflation, lost where it is over 2."""
     calls = []
 
-    def run(config, world, name, values):
+    def run(config, world, name, values, on_chunk):
         calls.append(values)
         lost = values["inflation"] > 2
         score, status = (math.inf, "diverged") if lost else (values["inflation"], "ok")

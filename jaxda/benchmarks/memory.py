@@ -17,8 +17,8 @@ from typing import NamedTuple
 import jax
 
 MIB = 2.0**20
-#: part of the cycles that are left out of the growth: programs, caches and the first writes
-WARM_UP = 0.1
+#: parts of the cycles that growth is between; before are programs, caches and the first writes
+FIRST, LAST = (0.1, 0.3), (0.8, 1.0)
 
 
 class Sample(NamedTuple):
@@ -66,15 +66,15 @@ def watching(path: Path, done: Callable[[], int], every: float) -> Iterator[list
 
     def watch():
         began = time.monotonic()
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(Sample._fields)
-            while not ended.wait(every):
-                cycles = done()
-                if cycles:  # before that nobody may have chosen the devices
-                    samples.append(sample(began, cycles))
+        while not ended.wait(every):
+            cycles = done()
+            if cycles:  # before that nobody may have chosen the devices
+                samples.append(sample(began, cycles))
+                with path.open("a", newline="", encoding="utf-8") as file:
+                    writer = csv.writer(file)
+                    if len(samples) == 1:
+                        writer.writerow(Sample._fields)
                     writer.writerow(f"{value:.6g}" for value in samples[-1])
-                    file.flush()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -86,13 +86,7 @@ def watching(path: Path, done: Callable[[], int], every: float) -> Iterator[list
 
 
 def growth(samples: Sequence[Sample], cycles: int, name: str) -> float:
-    """By what part a quantity grew: median of the last fifth of the cycles over that of the first fifth after WARM_UP.
-
-    NaN where there is no sample in either.
-    """
-    warm = [one for one in samples if one.cycles >= WARM_UP * cycles]
-    first = [getattr(one, name) for one in warm if one.cycles < (WARM_UP + 0.2) * cycles]
-    last = [getattr(one, name) for one in warm if one.cycles >= 0.8 * cycles]
-    if not first or not last:
-        return float("nan")
-    return statistics.median(last) / statistics.median(first) - 1.0
+    """By what part the median of a quantity grew from the FIRST part of the cycles to the LAST; NaN without samples."""
+    of = lambda least, most: [getattr(one, name) for one in samples if least * cycles <= one.cycles <= most * cycles]
+    first, last = of(*FIRST), of(*LAST)
+    return statistics.median(last) / statistics.median(first) - 1.0 if first and last else float("nan")

@@ -141,8 +141,11 @@ class Checkpoints:
     def save(self, number: int, state: Any, meta: dict, error: float, data: Any = None) -> None:
         """Start saving; `error` decides which is the best. Waits only for a save before it that is not finished.
 
-        `data` is where the training data stand, where that has arrays; whoever forecasts need not read it.
+        `data` is where the training data stand, where that has arrays; whoever forecasts need not read it. A checkpoint
+        of that number which is there stays.
         """
+        if number in self._errors:
+            return
         parts = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(meta)}
         parts |= {} if data is None else {"data": ocp.args.StandardSave(data)}
         self._manager.save(number, args=ocp.args.Composite(**parts), metrics={"error": float(error)})

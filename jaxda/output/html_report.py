@@ -80,13 +80,20 @@ def write(path: str | Path, folders: Sequence[str | Path]) -> list[str]:
         title=runs[0][1].title if len(runs) == 1 else f"{len(runs)} runs",
         parts=parts,
         scores=tabled.scores(runs),
-        differences=tabled.settings(runs, different=True) if len(runs) > 1 else None,
+        differences={kind: tabled.settings(group, different=True) for kind, group in _alike(runs).items()},
         version=__version__,
         now=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     with replacing(path) as hidden:
         hidden.write_text(page, encoding="utf-8")
     return [f"{label}: {line}" for label, run in runs for line in run.missing]
+
+
+def _alike(runs: Sequence[tuple[str, RunFolder]]) -> dict[str, list[tuple[str, RunFolder]]]:
+    """Runs of each kind of which there are several: those of two kinds differ in every setting."""
+    kinds = dict.fromkeys(run.kind for _, run in runs)
+    groups = {kind: [(label, run) for label, run in runs if run.kind == kind] for kind in kinds}
+    return {kind: group for kind, group in groups.items() if len(group) > 1}
 
 
 def labels(places: Sequence[Path]) -> list[str]:

@@ -100,7 +100,8 @@ def of_parts(
     every = np.stack(list(spectra.values()))[:, :, 1:-1]
     truth = every[:, 0]
     if np.isfinite(truth).all() and truth.min() > 0:  # errors may be as small as rounding
-        panels[0].set_ylim(max(0.3 * np.nanmin(every[:, 2:], initial=np.inf), 1e-4 * truth.min()), 6.0 * truth.max())
+        low = max(np.nanmin(every[:, 2:], initial=np.inf), 1e-4 * truth.min())
+        panels[0].set_ylim(0.1 * low, 6.0 * truth.max())  # with room for words below the curves
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=5, frameon=False)
     style.label_below(panels, "waves along a side")

@@ -40,7 +40,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._since = 0.0
+        self._since: float | None = None
+        self._said = threading.Event()
 
     def __call__(self) -> bool:
         """Whether to stop, the same in all processes: whether a signal has come to any. All of them have to ask."""
@@ -51,15 +52,18 @@ class Stop:
     def check(self, cure: str = "--resume goes on") -> None:
         """Raise Stopped if a signal has come to any process; all of them have to call it."""
         if self():
+            if self.number is not None:
+                self._said.wait(ECHO)  # that it stops is said before that it has
             own = "a signal" if self.number is None else signal.Signals(self.number).name
             raise Stopped(f"stopped by {own}, all that is done is kept; {cure}")
 
     def heard(self, number: int) -> None:
         """A signal has come."""
-        if self.number is None:
-            self.number, self._since = number, time.monotonic()
+        if self._since is None:
+            self.number, self._since = self.number or number, time.monotonic()
             name = signal.Signals(number).name
             launch.say(f"{name}: stops after what it is at; a second signal ends it at once", sys.stderr)
+            self._said.set()
         elif time.monotonic() - self._since > ECHO:
             os._exit(128 + number)
 
@@ -73,7 +77,11 @@ def watched() -> Iterator[Stop]:
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+
+    def note(number, _):  # between two lines of Python it is known at once
+        stop.number = stop.number or number
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread = threading.Thread(target=_listen, args=(reader, stop), daemon=True)
     thread.start()

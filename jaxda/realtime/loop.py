@@ -19,9 +19,9 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxda.config import ExperimentConfig
+from jaxda.config import ExperimentConfig, OutputConfig
 from jaxda.observations import Observation
-from jaxda.output import product_file
+from jaxda.output import product_file, record
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
 from jaxda.realtime.inbox import Arrival, Inbox, Schedule, Source, Verdict
@@ -116,12 +116,15 @@ def run(
         FileError: a checkpoint that cannot be read, a disk that is full.
         FloatingPointError: a forecast that is not finite.
     """
+    made = record.of_checkpoint(_lasting(system.config))
     with Checkpoints(out / "checkpoints") as checkpoints:
         if checkpoints.last is None:
-            _save(checkpoints, 0, system.first(ensemble), {"origin": host.now()})
+            _save(checkpoints, 0, system.first(ensemble), made | {"origin": host.now()})
             checkpoints.wait()
         number = checkpoints.last
-        meta = checkpoints.meta(number)
+        meta, place = checkpoints.meta(number), checkpoints.folder / str(number)
+        record.require_settings(meta, _lasting(system.config), place)
+        record.say_versions(meta, place)
         coupled = Coupled.of(checkpoints.restore(number, system.abstract.parts))
         rows = product_file.rows_before(out / STATUS, number)
         used = {int(row["cycle"]): row["file"] for row in rows if row["file"]}
@@ -140,7 +143,7 @@ def run(
             last.finish()
             coupled, cycle = computed.coupled, _publish(system, number, computed, given, schedule, out, waiting)
             product_file.append_row(out / STATUS, cycle.row)
-            meta, target = {"origin": origin}, None
+            meta, target = made | {"origin": origin}, None
             if given.arrival:
                 used[number] = cycle.file
                 target = inbox.place_for(given.arrival.path, "used")
@@ -150,6 +153,11 @@ def run(
             last.begun(cycle, given.arrival, target)
         last.finish()
     return number
+
+
+def _lasting(config: ExperimentConfig) -> ExperimentConfig:
+    """The settings that a run keeps; how long it is may change."""
+    return dataclasses.replace(config, cycles=1, title="", output=OutputConfig())
 
 
 class _Last:
