@@ -51,10 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser("fault_drill.py", __doc__)
     parser.add_argument("folder", metavar="FOLDER", type=place, help="new or empty folder to work in")
-    parser.add_argument("--kills", type=at_least(1), default=50, help="of the experiment, and of the training (50)")
-    parser.add_argument("--positions", type=at_least(4), default=20, help="that a checkpoint is cut off at (20)")
-    parser.add_argument("--only", action="append", choices=KINDS, help="kinds of faults, given again for each (all)")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of moments and places (0)")
+    parser.add_argument("--kills", type=at_least(1), default=50, help="of the experiment, and of the training [1]")
+    parser.add_argument("--positions", type=at_least(4), default=20, help="that a checkpoint is cut off at [1]")
+    parser.add_argument(
+        "--only", action="append", choices=KINDS, help="kinds of faults, given again for each (default: all)"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of moments and places [1]")
     try:
         given = parser.parse_args(arguments)
         launch.require_one()

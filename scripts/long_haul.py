@@ -110,8 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("form", choices=("osse", "realtime"), metavar="FORM", help="osse or realtime")
     parser.add_argument("config", metavar="CONFIG", help="experiment file, such as configs/long_haul.toml")
     parser.add_argument("--out", type=place, required=True, help="folder to write, new or empty")
-    parser.add_argument("--faulty", type=part, default=0.01, help="part of the cycles that is disturbed (0.01)")
-    parser.add_argument("--sample", type=seconds, default=2.0, help="between two samples of memory [s] (2)")
+    parser.add_argument("--faulty", type=part, default=0.01, help="part of the cycles that is disturbed [1]")
+    parser.add_argument("--sample", type=seconds, default=2.0, help="between two samples of memory [s]")
     try:
         given, rest = parser.parse_known_args(arguments)
         config = configuration.read(given.config, configuration.parse_overrides(rest))
