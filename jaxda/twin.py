@@ -119,7 +119,7 @@ def keys(key: Array, number: int | Array) -> Keys:
 
     Examples:
         >>> keys(jax.random.key(0), 3)._fields
-        ('observe', 'analysis', 'forecast', 'learn')
+        ('observe', 'analysis', 'forecast', 'learn', 'ranks', 'faults')
     """
     own = jax.random.fold_in(key, number)
     return Keys(*jax.random.split(own, 3), *(jax.random.fold_in(own, part) for part in (3, 4, 5)))

@@ -5,6 +5,10 @@ import importlib.util
 import io
 from pathlib import Path
 
+import pytest
+
+from jaxda.settings import Parser
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
@@ -22,3 +26,20 @@ def call(module, *words):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = module.main([str(word) for word in words])
     return status, out.getvalue(), err.getvalue()
+
+
+class Asked(BaseException):
+    """The parser of a script, caught when it is used; no script catches this."""
+
+
+def parser_of(name):
+    """The parser of a script."""
+
+    def caught(self, *_):
+        raise Asked(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parser, "parse_known_args", caught)
+        with pytest.raises(Asked) as asked:
+            call(script(name))
+    return asked.value.args[0]

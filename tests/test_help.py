@@ -6,26 +6,7 @@ import re
 import calling
 import pytest
 
-from jaxda.settings import Parser
-
 NAMES = sorted(path.stem for path in calling.SCRIPTS.glob("*.py"))
-
-
-class Asked(BaseException):
-    """The parser of a script, caught when it is used; no script catches this."""
-
-
-def parser_of(name):
-    """The parser of a script."""
-
-    def caught(self, *_):
-        raise Asked(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Parser, "parse_known_args", caught)
-        with pytest.raises(Asked) as asked:
-            calling.call(calling.script(name))
-    return asked.value.args[0]
 
 
 def takes_numbers(action):
@@ -36,7 +17,7 @@ def takes_numbers(action):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_says_what_it_is_with_unit_and_default(name):
-    parser = parser_of(name)
+    parser = calling.parser_of(name)
     text = parser.format_help()
     assert text.startswith("usage: ")
     assert f"scripts/{name}.py" in text, "no example of how to call it"

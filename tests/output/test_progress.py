@@ -64,6 +64,7 @@ def test_other_processes_than_the_first_are_silent(monkeypatch):
 
 
 def test_scores_in_a_few_words():
-    scores = twin.Scores(*([value, value] for value in (9.0, 0.5, 9.0, 0.25, 9.0, 0, 0)))
+    others = {name: [9.0, 9.0] for name in twin.Scores._fields}
+    scores = twin.Scores(**others | {"rmse_a": [0.25, 0.75], "spread_a": [0.25, 0.25]})
     assert report.last_scores(scores, "K") == "RMSE 0.500, spread 0.250 K"
     assert report.last_scores(scores, "1") == "RMSE 0.500, spread 0.250"
