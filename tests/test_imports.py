@@ -40,7 +40,6 @@ FLOORS = {
     "resuming": 10,
     "tuning": 10,
     "benchmarks": 10,
-    "drill": 11,
     "planning": 11,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
