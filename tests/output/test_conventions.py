@@ -63,7 +63,7 @@ of_each_kind = pytest.mark.parametrize("write", KINDS, ids=lambda write: write._
 def check(tmp_path, capsys):
     """A function: whether tmp_path/file.nc passes, whether a check ended in an exception, and what was said.
 
-    `pip install compliance-checker`; it is not among the packages of the tests, since it brings 20 more.
+    `pip install compliance-checker`; it is not among the packages of the tests, since it brings 14 more.
     """
     runner = pytest.importorskip("compliance_checker.runner")
     runner.CheckSuite.load_all_available_checkers()
