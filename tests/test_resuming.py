@@ -97,7 +97,9 @@ def results(folder):
     arrays = {}
     for file in ("analysis.nc", "diagnostics.nc"):
         with netCDF4.Dataset(folder / file) as nc:
-            own = {name: variable[:] for name, variable in nc.variables.items() if variable.dtype.kind in "fi"}
+            own = {
+                name: variable[:] for name, variable in nc.variables.items() if np.dtype(variable.dtype).kind in "fi"
+            }
         arrays |= {(file, name): np.ma.filled(a, np.nan if a.dtype.kind == "f" else 0) for name, a in own.items()}
     scores = json.loads((folder / "scores.json").read_text())
     for row in scores["scores"].values():

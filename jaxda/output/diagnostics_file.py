@@ -62,7 +62,7 @@ class DiagnosticsFile:
             space, own = add_coordinates(nc, config, **of), ("experiment", "t")
 
             def make(name, kind, dimensions, **attributes):
-                options = {"compression": "zlib", "complevel": 1, "fill_value": 0 if kind == np.int32 else np.nan}
+                options = {"compression": "zlib", "complevel": 1, "fill_value": -1 if kind == np.int32 else np.nan}
                 nc.createVariable(name, kind, dimensions, **options).setncatts(attributes)
 
             unit = "K" if isinstance(config, SQGConfig) else "1"
@@ -125,7 +125,8 @@ def read(path: str | Path, members: Mapping[str, int]) -> dict[str, Stored]:
                 spectra = None
                 if "part" in nc.dimensions:
                     spectra = np.stack([get(f"{part}_spectrum", rows) for part in QUANTITIES], -2)
-                detail = twin.Detail(get("ranks", rows)[:, : members[name] + 1], skill, spectra)
+                ranks = np.maximum(get("ranks", rows)[:, : members[name] + 1], 0)
+                detail = twin.Detail(ranks, skill, spectra)
                 found[name] = Stored(detail, *(get(f"last_{part}", which) for part in ("truth", "mean", "spread")))
         except (IndexError, KeyError) as error:
             raise FileError(
