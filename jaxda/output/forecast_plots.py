@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from jaxda.output.field_plots import field_row
-from jaxda.output.style import COLOURS
+from jaxda.output.style import COLOURS, save
 
 #: score -> label, colour, line
 ERRORS = {
@@ -81,9 +81,7 @@ def scores(path: str | Path, found: Mapping[str, np.ndarray], lead_hours: float,
     left.set_ylim(bottom=0.0)
     right.set_ylabel("anomaly correlation [1]")
     right.set_ylim(top=1.02)
-    if title:
-        figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=150)
+    save(figure, path, title, dpi=150)
 
 
 def spectra(
@@ -121,9 +119,7 @@ def spectra(
         panels[0].set_ylim(1e-3 * truth.min(), 5.0 * top)
     panels[0].set_ylabel("variance of temperature [K²]")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    if title:
-        figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=150)
+    save(figure, path, title, dpi=150)
 
 
 def snapshots(
@@ -148,6 +144,4 @@ def snapshots(
         field_row(figure, row, truth[lead], field, names, limit, length)
     for axes in rows[-1]:
         axes.set_xlabel("x [1000 km]")
-    if title:
-        figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
+    save(figure, path, title, dpi=110)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from jaxda.output.style import COLOURS, LINES
+from jaxda.output.style import COLOURS, LINES, save
 
 
 def memory(path: str | Path, found: Mapping[str, Mapping[str, Mapping[str, float]]], limit: float, title="") -> None:
@@ -41,8 +41,7 @@ def memory(path: str | Path, found: Mapping[str, Mapping[str, Mapping[str, float
     panels[0].set_ylabel("memory of a device [GB]")
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False, fontsize="small")
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
+    save(figure, path, title, dpi=110)
 
 
 def shares(path: str | Path, found: Mapping[str, Sequence[float]], title: str = "") -> None:
@@ -69,8 +68,7 @@ def shares(path: str | Path, found: Mapping[str, Sequence[float]], title: str = 
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="share of a step [1]")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
+    save(figure, path, title, dpi=110)
 
 
 def scaling(path: str | Path, devices: Sequence[int], curves: Mapping[str, tuple], asked: float, title="") -> None:
@@ -108,8 +106,7 @@ def scaling(path: str | Path, devices: Sequence[int], curves: Mapping[str, tuple
     for axes in (left, middle, right):
         _by_devices(axes, devices)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
+    save(figure, path, title, dpi=110)
 
 
 def analyses(path: str | Path, devices: Sequence[int], curves: Mapping[str, Sequence], ylabel: str, title="") -> None:
@@ -130,8 +127,7 @@ def analyses(path: str | Path, devices: Sequence[int], curves: Mapping[str, Sequ
     axes.set(ylabel=ylabel, yscale="log")
     _by_devices(axes, devices)
     figure.legend(loc="outside lower center", frameon=False, fontsize="small")
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
+    save(figure, path, title, dpi=110)
 
 
 def _by_devices(axes, devices: Sequence[int]) -> None:
@@ -167,8 +163,7 @@ def work(path: str | Path, found: Mapping[str, tuple[int, float]], rate: float, 
     hours = lambda flop: np.asarray(flop) / (3600.0 * rate)
     right = axes.secondary_yaxis("right", functions=(hours, lambda own: np.asarray(own) * 3600.0 * rate))
     right.set_ylabel(f"node hours at {rate / 1e12:.3g} TFLOP/s [h]")
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
+    save(figure, path, title, dpi=110)
 
 
 def bandwidths(path: str | Path, found: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str = "") -> None:
@@ -188,5 +183,4 @@ def bandwidths(path: str | Path, found: Mapping[str, tuple[Sequence[float], Sequ
     axes.grid(which="both", color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", frameon=False, fontsize="small")
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
+    save(figure, path, title, dpi=110)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import IO
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 #: Okabe & Ito's colours, told apart by the colour-blind too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -44,8 +46,14 @@ def grid(axes) -> None:
     axes.set_axisbelow(True)
 
 
-def save(figure: Figure, path: str | Path, title: str = "", dpi: int = 150) -> None:
-    """Write a figure, replaced if it exists, with a title above, in lines of its width."""
+def save(figure: Figure, path: str | Path | IO[bytes], title: str = "", dpi: int = 150) -> None:
+    """Write a figure, replaced if it exists, with a title above, in lines of its width.
+
+    Titles and names are an experiment's: a dollar in them begins no formula.
+    """
     if title:
         figure.suptitle(textwrap.fill(title, max(30, int(11 * figure.get_figwidth()))), fontsize="medium")
+    for text in figure.findobj(Text):  # numbers at the axes get their text, with formulas, when it is drawn
+        if "$" in text.get_text():
+            text.set_parse_math(False)
     figure.savefig(path, dpi=dpi)

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from jaxda.output import style
 from jaxda.output.run_folder import REALTIME, TRAINING, TWIN, RunFolder, number
-from jaxda.output.style import COLOURS, LINES
 
 #: kind of a run -> its table, column and unit of the horizontal axis, and columns with what they are called
 TABLES = {
@@ -54,23 +54,19 @@ def _curves(lines: Mapping[str, tuple], xlabel: str, ylabel: str, title: str, le
     lines = {name: (x, y) for name, (x, y) in lines.items() if np.isfinite(x + y).any()}
     if not lines:
         return None
-    # what is between dollars would be a formula, and an error where it is none
-    plain = lambda words: words.replace("$", r"\$")
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
     for i, (name, (x, y)) in enumerate(lines.items()):
-        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
         few = {"marker": "o", "markersize": 3} if len(x) < 40 else {}
-        axes.plot(x, np.where(y > 0, y, np.nan), label=plain(name), **style, **few)
+        axes.plot(x, np.where(y > 0, y, np.nan), label=name, **style.of_number(i), **few)
     for level in levels:
         axes.axhline(level, color="0.35", linestyle=":", label=f"observation error {level:g}")
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log")
-    axes.grid(which="both", color="0.92", linewidth=0.6)
+    style.grid(axes)
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
-    figure.suptitle(plain(title), fontsize="medium")
     found = io.BytesIO()
-    figure.savefig(found, dpi=130)
+    style.save(figure, found, title, dpi=130)
     return found.getvalue()

@@ -32,6 +32,14 @@ def test_two_panels_are_drawn_one_below_the_other(tmp_path):
     assert heights[1] > 1.5 * heights[0]
 
 
+def test_dollars_in_titles_and_names_begin_no_formula(tmp_path):
+    path = tmp_path / "a.png"
+    series_plots.rmse_against_time(
+        path, {"": {r"$\frac$": np.linspace(0.5, 2.0, 7)}}, np.arange(7.0), "K", 1.0, r"$\x$"
+    )
+    assert path.stat().st_size > 1000
+
+
 def test_errors_are_drawn_against_days_with_the_observation_error(drawn):
     error = np.linspace(0.5, 2.0, 7)
     series_plots.rmse_against_time("x.png", {"": {"a": error}}, 12.0 * np.arange(7), "K", np.array([1.0, 2.0]))
