@@ -12,6 +12,7 @@ from jaxda import config as configuration
 from jaxda.config import ExperimentConfig
 from jaxda.filters.baselines import ClimatologyConfig, FreeRunConfig, ObservationsOnlyConfig
 from jaxda.filters.ensf import EnSFConfig
+from jaxda.filters.faults import FaultsConfig
 from jaxda.filters.letkf import LETKFConfig
 from jaxda.filters.local_score import LocalScoreConfig
 from jaxda.filters.own import OwnConfig
@@ -389,6 +390,7 @@ CLASSES = {
         ClimatologyConfig,
         OwnConfig,
     ],
+    "faults.": [FaultsConfig],
     "output.": [configuration.OutputConfig],
     "surrogate.": [configuration.CouplingConfig],
     "surrogate.network.": [ViTConfig],

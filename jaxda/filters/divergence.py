@@ -12,9 +12,9 @@ Wea. Rev. 128, 2672-2686), which no ensemble of few members can say. A filter th
 wrong: chi^2 goes to RMSE^2 / sigma^2. It needs no truth; in a twin experiment the error of the forecast is watched
 too.
 
-A cycle is suspect where either is over its limit (`FaultsConfig`); cycles without observations say nothing. After
-`patience` of them in a row the filter is flagged. A recovery takes the place of that cycle's analysis, and the count
-begins anew:
+A cycle is suspect where either is over its limit (`FaultsConfig`); cycles without observations say nothing. From the
+`patience`-th of them in a row on the filter is flagged, and as long as it is, a recovery takes the place of the
+analysis:
 
 inflate: the forecast's deviations times sqrt(lambda), then the analysis. lambda is what the innovations ask for
     (Li, Kalnay & Miyoshi 2009, Q. J. R. Meteorol. Soc. 135, 523-533: traces of Desroziers' equation, here of R^-1
@@ -95,8 +95,7 @@ def make_watch(config: FaultsConfig, operator: Operator, climate_error: float = 
         chi = chi_square(operator, ensemble, used)
         wrong = (chi > config.chi_square_limit) | (rmse > worst)
         suspect = jnp.where(wrong, suspect + 1, jnp.where(jnp.isnan(chi), suspect, 0))
-        flagged = suspect >= config.patience
-        return Watched(chi, flagged, suspect if config.recovery == "none" else jnp.where(flagged, 0, suspect))
+        return Watched(chi, suspect >= config.patience, suspect)
 
     return watch
 

@@ -217,3 +217,10 @@ os._exit(0)
     with Checkpoints(tmp_path / "run", create=False) as checkpoints:
         assert checkpoints.last == 1
         np.testing.assert_array_equal(checkpoints.restore(1, abstract({"a": jnp.ones(4)}))["a"], 1.0)
+
+
+def test_orbax_asks_for_no_counters():
+    """Each answer would be kept for ever; what it takes their place of has to be what Orbax calls."""
+    from orbax.checkpoint._src.serialization import jax_array_handlers
+
+    assert jax_array_handlers.ts_utils.get_tensorstore_raw_bytes() == 0
