@@ -1,6 +1,7 @@
 """Faults done to real runs on purpose, and whether the runs end with the numbers of undisturbed ones.
 
-Each run is a script in a process of its own, small enough to start in seconds. A fault is survived if the run, started
+Each run is a script in a process of its own, small enough to start in seconds: a fork of this one, which has imported
+what it needs and has touched no device, where nothing asks for a fresh one. A fault is survived if the run, started
 again with --resume as often as it takes, ends with the same scores and fields bit for bit; it is refused if the run
 says in one line why it can't go on, with status 2. All else is a failure.
 """
@@ -8,7 +9,9 @@ says in one line why it can't go on, with status 2. All else is a failure.
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -19,8 +22,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jax
 import netCDF4
 import numpy as np
+
+from jaxda import nature, resuming, surrogate  # noqa: F401 (what the forks need)
+from jaxda.output import plots  # noqa: F401
+from jaxda.realtime import loop  # noqa: F401
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 EXPERIMENT = """
@@ -69,6 +77,8 @@ validate_every = 10
 validation_leads = 2
 ema = 0.9
 """
+#: of the processes
+OWN = {"PYTHONPATH": str(SCRIPTS.parent), "JAX_NUM_CPU_DEVICES": "1"}
 #: a clock that jumps by a day forwards or backwards every so many calls, for a script that runs in it
 CLOCK = """
 import runpy, sys, time
@@ -99,12 +109,21 @@ class Run:
     prepare: Callable[[Path], None] = lambda folder: None
     out: Callable[[Path], tuple[str, ...]] = lambda folder: ("--out", str(folder / "run"))
 
+    def line(self, folder: Path) -> list[str]:
+        """The script and its words, begun or gone on with."""
+        return [str(SCRIPTS / self.words[0]), *self.words[1:], "--resume", *self.out(folder)]
+
     def start(self, folder: Path, before: tuple[str, ...] = (), **more: str) -> subprocess.Popen:
-        """The script in a process, begun or gone on with; what it says goes to `folder/said`."""
-        line = (sys.executable, *before, str(SCRIPTS / self.words[0]), *self.words[1:], "--resume", *self.out(folder))
-        own = {"PYTHONPATH": str(SCRIPTS.parent), "JAX_NUM_CPU_DEVICES": "1"}
+        """A fresh process; what it says goes to `folder/said`."""
         with (folder / "said").open("w") as said:
-            return subprocess.Popen(line, env=os.environ | own | more, stdout=subprocess.DEVNULL, stderr=said)
+            line = (sys.executable, *before, *self.line(folder))
+            return subprocess.Popen(line, env=os.environ | OWN | more, stdout=subprocess.DEVNULL, stderr=said)
+
+    def fork(self, folder: Path) -> multiprocessing.Process:
+        """A fork, likewise."""
+        process = multiprocessing.get_context("fork").Process(target=_become, args=(self.line(folder), folder / "said"))
+        process.start()
+        return process
 
     def new(self, folder: Path) -> Path:
         """A new folder for it."""
@@ -125,6 +144,16 @@ class Tally:
     refused: int = 0
     lost: float = 0.0
     failures: list[str] = field(default_factory=list)
+
+
+def _become(line: list[str], said: Path) -> None:
+    """A script, in a process that has imported most of what it needs."""
+    os.environ.update(OWN)
+    jax.config.update("jax_num_cpu_devices", 1)
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.argv = line
+    runpy.run_path(line[0], run_name="__main__")
 
 
 # What is compared
@@ -170,10 +199,16 @@ def of_realtime(folder: Path) -> dict:
     return found | {"used": sorted(path.name for path in (folder / "watch" / "used").glob("*.nc"))}
 
 
+def _ended(process: multiprocessing.Process) -> int:
+    """Its exit status, when it has one; minus the number of the signal that ended it."""
+    process.join()
+    return process.exitcode
+
+
 def make_runs(folder: Path) -> dict[str, Run]:
     """The runs, whose configurations and input go to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    env = os.environ | {"PYTHONPATH": str(SCRIPTS.parent), "JAX_NUM_CPU_DEVICES": "1"}
+    env = os.environ | OWN
     call = lambda *words: subprocess.run([sys.executable, SCRIPTS / words[0], *words[1:]], env=env, check=True)
     experiment, realtime, training = (folder / f"{name}.toml" for name in ("osse", "realtime", "training"))
     experiment.write_text(EXPERIMENT.format(cycles=50, initial="truth-plus-noise"))
@@ -184,12 +219,12 @@ def make_runs(folder: Path) -> dict[str, Run]:
     if not (folder / "sent").exists():
         call("feed.py", realtime, "--to", folder / "sent")
     watch = lambda own: ("--watch", str(own / "watch"), "--out", str(own / "run"))
-    nature = ("nature_run.py", "--N", "64", "--spinup-days", "10", "--days", "20", "--interval-hours", "3")
+    alone = ("nature_run.py", "--N", "64", "--spinup-days", "10", "--days", "20", "--interval-hours", "3")
     wait = ("--every", "0", "--grace", "999999", "--poll", "0.02")
     return {
         "osse": Run("osse", ("osse.py", str(experiment)), of_osse),
         "training": Run("training", ("train_vit.py", str(training)), of_training),
-        "nature": Run("nature", nature, of_nature, out=lambda own: ("--out", str(own / "run.nc"))),
+        "nature": Run("nature", alone, of_nature, out=lambda own: ("--out", str(own / "run.nc"))),
         "realtime": Run(
             "realtime",
             ("realtime.py", str(realtime), *wait),
@@ -215,24 +250,32 @@ class Drill:
         self.tallies: dict[tuple[str, str], Tally] = {}
         self.expected: dict[str, dict] = {}
         self.seconds: dict[str, float] = {}
-        for name, run in self.runs.items():
-            for _ in range(2):  # the first compiles
-                own, began = run.new(self.folder / f"whole-{name}"), time.monotonic()
-                status = run.start(own).wait()
-                self.seconds[name] = time.monotonic() - began
-                if status:
-                    raise RuntimeError(f"{name} ended with status {status}: {(own / 'said').read_text()[-2000:]}")
-            self.expected[name] = run.results(own)
-            say(f"{name}: {self.seconds[name]:.1f} s undisturbed")
 
-    def judge(self, fault: str, name: str, folder: Path, lost: float = 0.0, count: int = 1, **more: str) -> None:
-        """Go on with a run to its end and count what came of it."""
+    def undisturbed(self, name: str) -> Run:
+        """A run, which was done once to its end before anything is done to it."""
+        run = self.runs[name]
+        for _ in range(0 if name in self.expected else 2):  # the first compiles
+            own, began = run.new(self.folder / f"whole-{name}"), time.monotonic()
+            status = _ended(run.fork(own))
+            self.seconds[name] = time.monotonic() - began
+            if status:
+                raise RuntimeError(f"{name} ended with status {status}: {(own / 'said').read_text()[-2000:]}")
+            self.expected[name] = run.results(own)
+            self.say(f"{name}: {self.seconds[name]:.1f} s undisturbed")
+        return run
+
+    def judge(self, fault: str, name: str, folder: Path, lost: float = 0.0, count: int = 1) -> None:
+        """Go on with a run to its end, count what came of it and say how it stands."""
+        self._judge(fault, name, folder, lost, count)
+        self.say(table({0: self.tallies[fault, name]})[-1])
+
+    def _judge(self, fault: str, name: str, folder: Path, lost: float, count: int) -> None:
         tally = self.tallies.setdefault((fault, name), Tally(fault, name))
         run, began = self.runs[name], time.monotonic()
-        status = run.start(folder, **more).wait()
+        status = _ended(run.fork(folder))
         said = (folder / "said").read_text().splitlines()
         tally.tried += count
-        tally.lost += lost + time.monotonic() - began
+        tally.lost += lost + time.monotonic() - began if count else 0.0
         found = None
         if status == 0:
             found = run.results(folder)
@@ -256,38 +299,31 @@ class Drill:
 
     def signalled(self, fault: str, name: str, number: int, times: int) -> None:
         """End a run by a signal at random moments, so many times over as many runs as that takes."""
-        run, left = self.runs[name], times
+        run, left = self.undisturbed(name), times
         while left:
             folder, count, began = run.new(self.folder / "own"), 0, time.monotonic()
             while left:
-                process = run.start(folder)
-                try:
-                    process.wait(float(self.random.uniform(0.2, 1.0) * self.seconds[name]))
+                process = run.fork(folder)
+                process.join(float(self.random.uniform(0.1, 1.0) * self.seconds[name]))
+                if process.exitcode is not None:
                     break
-                except subprocess.TimeoutExpired:
-                    process.send_signal(number)
-                    status = process.wait()
-                if number == signal.SIGKILL or status == 75 or status < 0:  # before Python hears signals: ends by it
-                    left, count = left - 1, count + 1
-                elif status == 0:
-                    break
-                else:
-                    break  # judged below
+                os.kill(process.pid, number)
+                if _ended(process) not in (75, -number):  # the latter of one that did not hear signals yet
+                    break  # at its end, or judged there
+                left, count = left - 1, count + 1
             self.judge(fault, name, folder, time.monotonic() - began - self.seconds[name], count)
-            self.say(table(self.tallies)[-1])
 
     def interrupted(self, name: str, where: str) -> Path:
         """The folder of a run that was stopped on its way, a copy for each fault."""
-        kept, run = self.folder / f"stopped-{name}", self.runs[name]
+        kept, run = self.folder / f"stopped-{name}", self.undisturbed(name)
         share = 0.6
         while not kept.exists():
             folder = run.new(self.folder / "own")
-            process = run.start(folder)
-            try:
-                process.wait(share * self.seconds[name])
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM)
-            if process.wait() == 75 and len(list(folder.glob(where))) > 1:
+            process = run.fork(folder)
+            process.join(share * self.seconds[name])
+            if process.exitcode is None:
+                os.kill(process.pid, signal.SIGTERM)
+            if _ended(process) == 75 and len(list(folder.glob(where))) > 1:
                 folder.rename(kept)
             share += 0.05 if not list(folder.glob(where)) else -0.03
         own = self.folder / "own"
@@ -336,11 +372,10 @@ class Drill:
 
     def _half_nature(self) -> Path:
         """A nature run that has half of its states."""
-        own = self.runs["nature"].new(self.folder / "own")
+        own = self.undisturbed("nature").new(self.folder / "own")
         words = ("--days", "10", "--out", str(own / "run.nc"))
         line = [sys.executable, str(SCRIPTS / "nature_run.py"), *self.runs["nature"].words[1:], *words]
-        env = os.environ | {"PYTHONPATH": str(SCRIPTS.parent), "JAX_NUM_CPU_DEVICES": "1"}
-        subprocess.run(line, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(line, env=os.environ | OWN, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return own
 
     def disk_full(self, name: str, sizes: tuple[int, ...]) -> None:
@@ -349,8 +384,9 @@ class Drill:
         limited += "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
         tally = self.tallies.setdefault(("disk full", name), Tally("disk full", name))
         for size in sizes:
-            own, began = self.runs[name].new(self.folder / "own"), time.monotonic()
-            status = self.runs[name].start(own, ("-c", limited, str(size)), JAXDA_CACHE="off").wait()
+            run = self.undisturbed(name)
+            own, began = run.new(self.folder / "own"), time.monotonic()
+            status = run.start(own, ("-c", limited, str(size)), JAXDA_CACHE="off").wait()
             said = (own / "said").read_text()
             if status not in (0, 1, 2) or "Traceback" in said:
                 tally.failures.append(f"limit {size}: status {status}, {said[-300:]}")
@@ -359,13 +395,14 @@ class Drill:
 
     def clock_jumps(self, name: str) -> None:
         """A whole run under a clock that jumps."""
-        own, began = self.runs[name].new(self.folder / "own"), time.monotonic()
-        self.runs[name].start(own, ("-c", CLOCK)).wait()
+        run = self.undisturbed(name)
+        own, began = run.new(self.folder / "own"), time.monotonic()
+        run.start(own, ("-c", CLOCK)).wait()
         self.judge("clock jumps", name, own, time.monotonic() - began - self.seconds[name])
 
     def rank_killed(self, times: int) -> None:
         """One of two processes of an experiment killed, then both started again."""
-        run = self.runs["osse"]
+        run = self.undisturbed("osse")
         tally = self.tallies.setdefault(("one rank of two killed", "osse"), Tally("one rank of two killed", "osse"))
         whole = run.new(self.folder / "whole-two")
         self._two(run, whole)

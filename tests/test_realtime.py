@@ -165,6 +165,28 @@ def test_a_run_killed_anywhere_goes_on_bit_for_bit(small, sent, unbroken, tmp_pa
     assert not (watch / "duplicate").exists()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_run_killed_while_a_file_is_put_aside_has_one_event_of_it(small, sent, unbroken, tmp_path, monkeypatch, when):
+    watch, out = tmp_path / "watch", tmp_path / "out"
+    shutil.copytree(sent, watch)
+    (watch / "corrupt.nc").write_bytes(b"nothing")
+    move = shutil.move
+
+    def killed(*where):
+        if when == "after":
+            move(*where)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "move", killed)
+        with pytest.raises(Killed):
+            run(small, watch, out)
+    assert run(small, watch, out) == 6
+    assert [(row["decision"], row["file"]) for row in rows(out / "events.csv")] == [("rejected", "corrupt.nc")]
+    assert names(watch / "rejected") == ["corrupt.nc", "corrupt.nc.txt"]
+    assert numbers(out) == numbers(unbroken / "out")
+
+
 def test_a_run_that_is_done_does_nothing_and_a_longer_one_goes_on(small, sent, unbroken, tmp_path):
     shutil.copytree(sent, tmp_path / "watch")
     _, config, parts, _, _ = small

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +105,24 @@ def rows_before(path: str | Path, cycle: int) -> list[dict[str, str]]:
         names = reader.fieldnames or []
         rows = [row for row in reader if None not in row.values() and None not in row]
     rows = [row for row in rows if row["cycle"].isdecimal() and int(row["cycle"]) < cycle]
+    _write(path, names, rows)
+    return rows
+
+
+def drop_last(path: str | Path, undone: Callable[[list[dict[str, str]]], bool]) -> None:
+    """Take the last row out of a CSV file, if `undone` says so of its whole rows; and a row cut off in any case."""
+    path = Path(path)
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        names = reader.fieldnames or []
+        rows = [row for row in reader if None not in row.values() and None not in row]
+    _write(path, names, rows[:-1] if rows and undone(rows) else rows)
+
+
+def _write(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
     with replacing(path) as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    return rows

@@ -12,6 +12,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,6 +129,7 @@ def run(
         record.say_versions(meta, place)
         coupled = Coupled.of(checkpoints.restore(number, system.abstract.parts))
         rows = product_file.rows_before(out / STATUS, number)
+        product_file.drop_last(out / EVENTS, partial(_undone, archive, number))
         used = {int(row["cycle"]): row["file"] for row in rows if row["file"]}
         time_of = lambda path: system.read(path)[0]
         inbox = Inbox(source, archive, schedule, time_of, lambda *what: _event(out, *what), host.now)
@@ -328,6 +330,20 @@ def _record(learned: Learned | None) -> dict[str, float]:
 def _save(checkpoints: Checkpoints, number: int, coupled: Coupled, meta: dict[str, Any]) -> None:
     """Begin to write what cycle `number` starts from; the one before is deleted when this is on the disk."""
     checkpoints.save(number, coupled.parts, meta, error=-number)
+
+
+def _undone(archive: Path, number: int, rows: list[dict[str, str]]) -> bool:
+    """Whether the run before was killed between its last event and what that was about, which will be an event again.
+
+    That is a file which was to be put aside, or the cycle, of `number` now, that was to do without one.
+    """
+    last = rows[-1]
+    if not last["file"]:
+        return last["cycle"] == str(number)
+    told = sum(row["file"] == last["file"] and row["decision"] == last["decision"] for row in rows)
+    place = archive / last["decision"]
+    moved = [place / last["file"], *(place / f"{last['file']}.{again}" for again in range(1, told))]
+    return (archive / last["file"]).is_file() and not all(path.exists() for path in moved)
 
 
 def _event(out: Path, verdict: Verdict, path: Path | None) -> None:
