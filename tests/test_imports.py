@@ -41,7 +41,6 @@ FLOORS = {
     "tuning": 10,
     "benchmarks": 10,
     "planning": 11,
-    "drill": 11,
 }
 MODULES = sorted((ROOT / "jaxda").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
