@@ -15,7 +15,7 @@ import xarray
 from jaxda import config as configuration
 from jaxda import diagnostics, forecast, surrogate
 from jaxda.models import sqg, vit
-from jaxda.output import analysis_file, netcdf, starts
+from jaxda.output import analysis_file, checksums, netcdf, starts
 from jaxda.parallel.mesh import member_mesh
 from jaxda.training import simulator
 
@@ -271,6 +271,7 @@ def meta(change):
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
+        checksums.write(checkpoint)  # as a program that writes such ones would
 
     return damaged(edit)
 
@@ -288,7 +289,7 @@ def words(*more):
 BAD = [
     (lambda tmp_path, folder: (tmp_path / "none",), "none: no such folder; give one that scripts/train_vit.py wrote"),
     (lambda tmp_path, folder: (tmp_path,), "holds no whole checkpoint; give a folder"),
-    (damaged(truncate), "not a readable checkpoint"),
+    (damaged(truncate), "none of its checkpoints is whole"),
     (meta(lambda m: m.pop("statistics")), "its statistics are missing"),
     (meta(lambda m: m["statistics"].pop("std")), "are not a mean and a std of 2 variables"),
     (meta(lambda m: m["settings"]["vit"].update(depth=3)), "the checkpoint is of another architecture or grid"),

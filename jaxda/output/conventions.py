@@ -27,7 +27,7 @@ AXES = {
     "wavenumber": {"long_name": "waves along a side", "units": "1"},
     "part": {"long_name": "what the spectrum is of"},
     "rank": {"long_name": "members below the truth", "units": "1"},
-    "bin": {"long_name": "least spread of a bin, in the unit of the scores"},
+    "bin": {"long_name": "least spread of a bin"},
 }
 #: Settings that the sizes of the state tell, so that no attribute can contradict them.
 SIZES = ("kind", "N", "dim")

@@ -66,6 +66,7 @@ class DiagnosticsFile:
                 nc.createVariable(name, kind, dimensions, **options).setncatts(attributes)
 
             unit = "K" if isinstance(config, SQGConfig) else "1"
+            nc["bin"].units = unit
             make("ranks", np.int32, (*own, "rank"), units="1", long_name="points whose truth is above so many members")
             for name, about in (
                 ("points", "points in each bin of the spread"),

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import xarray
 
+from jaxda import twin
+from jaxda.diagnostics import PARTS, SpreadSkill
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
-from jaxda.output import analysis_file, forecast_file, netcdf, observation_file, product_file
+from jaxda.output import analysis_file, diagnostics_file, forecast_file, netcdf, observation_file, product_file
 
 CONFIG = SQGConfig(N=16)
 HOURS = 12.0 * np.arange(3)
@@ -55,7 +57,25 @@ def forecasts_of_ensembles(path):
     forecasts(path, members=3, shared_truth=True)
 
 
-KINDS = [nature_run, analyses, analyses_of_lorenz96, observations, product, forecasts, forecasts_of_ensembles]
+def diagnostics(path):
+    rows, bins = len(HOURS), len(twin.SPREADS) + 1
+    skill = SpreadSkill(*(np.ones((rows, bins)) for _ in SpreadSkill._fields))
+    spectra = np.ones((rows, len(PARTS), 2, CONFIG.N // 2 + 1))
+    detail = twin.Detail(np.ones((rows, 5), int), skill, spectra)
+    with diagnostics_file.DiagnosticsFile(path, CONFIG, {"EnSF": 4, "LETKF": 3}, HOURS) as file:
+        file.write("EnSF", 0, twin.Fields(states_of(rows), states_of(rows), None, detail), states_of())
+
+
+KINDS = [
+    nature_run,
+    analyses,
+    analyses_of_lorenz96,
+    diagnostics,
+    observations,
+    product,
+    forecasts,
+    forecasts_of_ensembles,
+]
 of_each_kind = pytest.mark.parametrize("write", KINDS, ids=lambda write: write.__name__)
 
 
