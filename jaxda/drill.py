@@ -3,7 +3,7 @@
 Each run is a script in a process of its own, small enough to start in seconds: a fork of this one, which has imported
 what it needs and has touched no device, where nothing asks for a fresh one. A fault is survived if the run, started
 again with --resume as often as it takes, ends with the same scores and fields bit for bit; it is refused if the run
-says in one line why it can't go on, with status 2. All else is a failure.
+says in one line why it can't go on, with status 1 or 2. All else is a failure.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ import jax
 import netCDF4
 import numpy as np
 
-from jaxda import nature, resuming, surrogate  # noqa: F401 (what the forks need)
-from jaxda.output import plots  # noqa: F401
+from jaxda import figures, nature, resuming, surrogate  # noqa: F401 (what the forks need)
 from jaxda.realtime import loop  # noqa: F401
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -285,7 +284,7 @@ class Drill:
             shutil.rmtree(folder)
             return
         complaints = [line for line in said if line.startswith((f"{run.words[0]}:", "nature_run:"))]
-        if status == 2 and len(complaints) == 1 and not any("Traceback" in line for line in said):
+        if status in (1, 2) and len(complaints) == 1 and not any("Traceback" in line for line in said):
             tally.refused += count
             self.say(f"{fault}, {name}: {complaints[0]}")
             shutil.rmtree(folder)

@@ -100,10 +100,7 @@ def rows_before(path: str | Path, cycle: int) -> list[dict[str, str]]:
     path = Path(path)
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or []
-        rows = [row for row in reader if None not in row.values() and None not in row]
+    names, rows = _whole_rows(path)
     rows = [row for row in rows if row["cycle"].isdecimal() and int(row["cycle"]) < cycle]
     _write(path, names, rows)
     return rows
@@ -114,11 +111,21 @@ def drop_last(path: str | Path, undone: Callable[[list[dict[str, str]]], bool]) 
     path = Path(path)
     if not path.exists():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or []
-        rows = [row for row in reader if None not in row.values() and None not in row]
+    names, rows = _whole_rows(path)
     _write(path, names, rows[:-1] if rows and undone(rows) else rows)
+
+
+def _whole_rows(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """Names and rows of a CSV file, without those that were cut off; FileError where it is no text of columns."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row.values() and None not in row]
+            if not rows or "cycle" in rows[0]:
+                return reader.fieldnames or [], rows
+            raise ValueError("has no column cycle")
+    except (ValueError, csv.Error) as error:
+        raise FileError(f"{path}: damaged ({error}); correct it, or move it away and it is begun again") from None
 
 
 def _write(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:

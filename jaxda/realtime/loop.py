@@ -22,7 +22,7 @@ from jax import Array
 
 from jaxda.config import ExperimentConfig
 from jaxda.observations import Observation
-from jaxda.output import product_file, record
+from jaxda.output import checksums, product_file, record
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
 from jaxda.realtime import folder
@@ -129,6 +129,8 @@ def run(
         record.say_versions(meta, place)
         coupled = Coupled.of(checkpoints.restore(number, system.abstract.parts))
         rows = product_file.rows_before(out / STATUS, number)
+        if rows and "table" in meta and checksums.of_file(out / STATUS) != meta["table"]:
+            raise FileError(f"{out / STATUS}: is not what was written; move it away, and it is begun again")
         product_file.drop_last(out / EVENTS, partial(_undone, archive, number))
         used = {int(row["cycle"]): row["file"] for row in rows if row["file"]}
         time_of = lambda path: system.read(path)[0]
@@ -146,7 +148,7 @@ def run(
             last.finish()
             coupled, cycle = computed.coupled, _publish(system, number, computed, given, schedule, out, waiting)
             product_file.append_row(out / STATUS, cycle.row)
-            meta, target = made | {"origin": origin}, None
+            meta, target = made | {"origin": origin, "table": checksums.of_file(out / STATUS)}, None
             if given.arrival:
                 used[number] = cycle.file
                 target = inbox.place_for(given.arrival.path, "used")
