@@ -56,8 +56,8 @@ class _Summed(atomicity.AtomicRenameTemporaryPath):
 
 # Two of Orbax's private parts (0.12.8) are set right where they are still what they were. It asks tensorstore for its
 # counters at each save, to log a speed, and tensorstore (0.1.86) never frees the text of its answer, 12 KiB: of a run
-# with a checkpoint each cycle that is most of what it grows by (docs/long_haul.md). And it waits for a save by the clock
-# on the wall, so that one that is set forward by a day ends the wait, and the run with it.
+# with a checkpoint each cycle that is most of what it grows by (docs/long_haul.md). And it waits for a save by the
+# clock on the wall, so that one that is set forward by a day ends the wait, and the run with it.
 with suppress(ImportError):
     from orbax.checkpoint._src.serialization import tensorstore_utils
 

@@ -264,19 +264,19 @@ def _reserve(path: str | Path, n_bytes: int) -> None:
     """Take the disk space before the file is touched: HDF5 loses a file that a full disk or a quota stops half-way.
 
     HDF5 writes over the bytes added, and cuts off those that it did not need. The classic format loses no more than
-    what was being added.
+    what was being added, but its library crashes at its end: there the space is taken to see whether it is there.
     """
-    with open(path, "rb") as file:
-        if file.read(3) == b"CDF":
-            return
     if hasattr(os, "posix_fallocate"):  # not on macOS
         with open(path, "r+b") as file:
+            classic_format = file.read(3) == b"CDF"
             end = file.seek(0, os.SEEK_END)
             try:
                 os.posix_fallocate(file.fileno(), end, n_bytes)
             except OSError:
                 file.truncate(end)
                 raise
+            if classic_format:
+                file.truncate(end)
 
 
 def write_parts(path: str | Path, *parts: tuple) -> None:
