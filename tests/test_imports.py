@@ -34,7 +34,7 @@ FLOORS = {
     "conversion": 8,
     "experiment": 9,
     "compare": 10,
-    "drill": 10,
+    "drill": 11,
     "realtime": 10,
     "figures": 10,
     "resuming": 10,

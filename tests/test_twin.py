@@ -215,8 +215,9 @@ def test_a_filter_of_which_too_many_members_fail_ends(where):
 def test_a_guard_leaves_a_sound_run_as_it_is():
     unguarded, (_, fields, _) = guarded(failing("nowhere", 0), guard=UNGUARDED)
     coupled, (scores, same, _) = guarded(failing("nowhere", 0))
-    jax.tree.map(np.testing.assert_array_equal, same, fields)
-    np.testing.assert_array_equal(coupled.ensemble, unguarded.ensemble)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)  # two programs, two roundings
+    jax.tree.map(close, same, fields)
+    close(coupled.ensemble, unguarded.ensemble)
     assert (scores.replaced + scores.lost + scores.flagged == 0).all()
     assert np.isfinite(scores.chi_square).all()
 

@@ -10,15 +10,13 @@ from jax import Array
 def pair_distance(ensemble: Array) -> Array:
     """Mean of |x_i - x_j| over pairs of different members at each point, `(*shape)` of `(M, *shape)`, M >= 2.
 
-    Each member beside that k places on, for k up to M/2, is every pair once (M even, k = M/2: twice). Sorted members
-    would need fewer operations, but on CPUs sorting them takes as long as all pairs of over a thousand.
+    Between the sorted members k and k + 1 pass k (M - k) of the pairs, so that memory is that of the ensemble. On CPUs
+    the sum over all pairs takes a twentieth of the time, but where members are spread over devices it gathers them,
+    and here they change places with points, once.
     """
-    members, half = len(ensemble), (len(ensemble) - 1) // 2
-    around = jnp.concatenate([ensemble, ensemble[: members // 2]])
-    beside = lambda k: jnp.abs(ensemble - jax.lax.dynamic_slice_in_dim(around, k, members)).sum(0)
-    total = jax.lax.fori_loop(1, half + 1, lambda k, found: found + beside(k), jnp.zeros_like(ensemble[0]))
-    if members % 2 == 0:
-        total = total + 0.5 * beside(members // 2)
+    members = len(ensemble)
+    below = jnp.arange(1, members, dtype=ensemble.dtype)
+    total = jnp.tensordot(below * (members - below), jnp.diff(jnp.sort(ensemble, axis=0), axis=0), 1)
     return 2.0 * total / (members * (members - 1))
 
 

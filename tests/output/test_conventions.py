@@ -62,7 +62,7 @@ def diagnostics(path):
     skill = SpreadSkill(*(np.ones((rows, bins)) for _ in SpreadSkill._fields))
     spectra = np.ones((rows, len(PARTS), 2, CONFIG.N // 2 + 1))
     detail = twin.Detail(np.ones((rows, 5), int), skill, spectra)
-    with diagnostics_file.DiagnosticsFile(path, CONFIG, {"EnSF": 4, "LETKF": 3}, HOURS) as file:
+    with diagnostics_file.DiagnosticsFile(path, CONFIG, {"EnSF": 4, "größer (%)": 3}, HOURS) as file:
         file.write("EnSF", 0, twin.Fields(states_of(rows), states_of(rows), None, detail), states_of())
 
 
