@@ -14,7 +14,7 @@ import numpy as np
 from jaxda import config as configuration
 from jaxda.models import vit_torch
 from jaxda.models.vit import Params
-from jaxda.output import netcdf, torch_files
+from jaxda.output import checksums, netcdf, torch_files
 from jaxda.output.checkpoint import Checkpoints
 from jaxda.output.netcdf import FileError
 from jaxda.settings import difference
@@ -109,6 +109,7 @@ def write(
             checkpoints.wait()
         for note in out.rglob("commit_success.txt") if weights_only else ():
             note.unlink()  # names the folder that it was written to, which is no one's business; nothing reads it
+        checksums.write(out / "checkpoints" / "0")
         configuration.write(out / "config.toml", config)
     except (OSError, ValueError, RuntimeError) as error:
         shutil.rmtree(out, ignore_errors=True)

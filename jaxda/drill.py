@@ -25,6 +25,7 @@ from pathlib import Path
 import jax
 import netCDF4
 import numpy as np
+from jax._src import xla_bridge  # whether devices were used has no public name
 
 from jaxda import figures, nature, resuming, surrogate  # noqa: F401 (what the forks need)
 from jaxda.realtime import loop  # noqa: F401
@@ -119,8 +120,9 @@ class Run:
             return subprocess.Popen(line, env=os.environ | OWN | more, stdout=subprocess.DEVNULL, stderr=said)
 
     def fork(self, folder: Path) -> multiprocessing.Process:
-        """A fork, likewise."""
-        process = multiprocessing.get_context("fork").Process(target=_become, args=(self.line(folder), folder / "said"))
+        """A fork, likewise; where devices are in use already, which none may be made of, a process from the start."""
+        context = multiprocessing.get_context("spawn" if xla_bridge.backends_are_initialized() else "fork")
+        process = context.Process(target=_become, args=(self.line(folder), folder / "said"))
         process.start()
         return process
 

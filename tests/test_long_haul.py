@@ -136,7 +136,7 @@ def test_a_twin_experiment_is_watched(small, tmp_path):
     assert int(rows[-1]["cycles"]) >= 300
     assert float(rows[-1]["array_mib"]) < 100.0
     counts = [int(row["arrays"]) for row in rows]
-    assert max(counts) - min(counts) < 100  # not one for each score of each chunk
+    assert max(counts) - min(counts) < 200  # not one for each score of each chunk
 
 
 def test_what_the_scores_were_looked_at_through_is_not_kept(small):
