@@ -153,6 +153,8 @@ def _become(line: list[str], said: Path) -> None:
     jax.config.update("jax_num_cpu_devices", 1)
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # those of the process that it was forked from may lead elsewhere, into the captures of pytest for instance
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
     sys.argv = line
     runpy.run_path(line[0], run_name="__main__")
 

@@ -43,8 +43,8 @@ def test_a_killed_experiment_ends_as_if_it_had_not_been(osse):
 
 
 @pytest.mark.long
-def test_a_flipped_bit_in_a_finished_runs_tables_is_mended(osse):
-    for file, (same, refused) in {"scores.csv": (1, 0), "record.json": (1, 0)}.items():
+def test_a_flipped_bit_in_a_finished_run_is_refused_or_mended(osse):
+    for file, (same, refused) in {"analysis.nc": (0, 1), "scores.csv": (1, 0)}.items():
         own = osse.folder / "own"
         shutil.copytree(osse.folder / "whole-osse", own)
         osse.changed(file, "osse", own / "run" / file, own)
