@@ -27,20 +27,18 @@ from jaxda.filters import baselines, divergence, ensf, faults, letkf, local_scor
 from jaxda.filters.baselines import Climate
 from jaxda.filters.divergence import Guard
 from jaxda.filters.localization import Geometry
-from jaxda.numerics import spectral, timestep
+from jaxda.numerics import timestep
 from jaxda.observations import Operator
 from jaxda.output import netcdf
 from jaxda.parallel.launch import from_first
 from jaxda.parallel.mesh import jitted, member_mesh
 from jaxda.shown import in_brief
 from jaxda.training.online import Learned
-from jaxda.truth import MODELS, make_truth_advance, steps_in, stored_nature
+from jaxda.truth import MODELS, make_truth_advance, on_grid, steps_in, stored_nature
 from jaxda.twin import Coupled
 
 #: randomness of an experiment, each part from its own key
 PARTS = ("nature", "shocks", "initial", "cycles")
-#: states of the climate that filters may draw from, at most, evenly spaced in time
-CLIMATE_STATES = 100
 #: kinds whose analyses do not depend on their forecasts, so that two members are enough, however many the processes
 WITHOUT_FORECASTS = ("observations-only", "climatology")
 #: kinds that can lose the truth
@@ -216,7 +214,7 @@ def make_world(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     return World(
         truth=truth,
         calm=calm,
-        climate=climate_of(climate_states),
+        climate=baselines.climate_of(climate_states),
         first_ensemble=lambda m: from_first(
             twin.initial_ensemble(key["initial"], config.initial, m, first, climate_states)
         ),
@@ -255,21 +253,6 @@ def require_memory(config: ExperimentConfig) -> None:
         ("nature.spinup_days and climate_days", states, states * size(config.truth_model)),
     ):
         limits.require_memory(f"{name}: {value:.6g} states of {config.model.shape}", n_bytes, "use fewer or smaller")
-
-
-def on_grid(states: Array, shape: tuple[int, ...]) -> Array:
-    """States `(T, ...)` on the grid of `shape`: spectrally truncated where theirs is finer."""
-    return states if states.shape[1:] == shape else jax.jit(partial(spectral.resample, n=shape[-1]))(states)
-
-
-def climate_of(states: Array) -> Climate:
-    """Mean and variance at each point, averaged along x too (the models do not know where x = 0 is); some states."""
-    along_x = states.ndim - 1
-    mean = states.mean((0, along_x), keepdims=True)
-    variance = ((states - mean) ** 2).mean((0, along_x))
-    shape = states.shape[1:]
-    some = states[:: -(-len(states) // CLIMATE_STATES)]
-    return Climate(jnp.broadcast_to(mean[0], shape), jnp.broadcast_to(variance[..., None], shape), some)
 
 
 def mesh_of(config: ExperimentConfig, name: str) -> Mesh:

@@ -24,16 +24,16 @@ from jaxda.output.netcdf import FileError, opened, values_of
 FOLDER = "figures"
 #: part of the cycles at the start that statistics leave out, while filters find the truth [1]
 START = 1 / 3
-#: file -> what it shows and the file it needs
+#: figure -> the file that it needs
 STANDARD = {
-    "rmse": ("analysis error against time", "scores.csv"),
-    "ranks": ("rank histograms", diagnostics_file.NAME),
-    "spread_skill": ("errors against the spread that should tell them", diagnostics_file.NAME),
-    "spectra_temperature": ("temperature variance by wavenumber", diagnostics_file.NAME),
-    "spectra_energy": ("kinetic energy by wavenumber", diagnostics_file.NAME),
-    "snapshot_lower": ("states of the last cycle, lower boundary", diagnostics_file.NAME),
-    "snapshot_upper": ("states of the last cycle, upper boundary", diagnostics_file.NAME),
-    "plume": ("members at a point", "analysis.nc with output.members"),
+    "rmse": "scores.csv",
+    "ranks": diagnostics_file.NAME,
+    "spread_skill": diagnostics_file.NAME,
+    "spectra_temperature": diagnostics_file.NAME,
+    "spectra_energy": diagnostics_file.NAME,
+    "snapshot_lower": diagnostics_file.NAME,
+    "snapshot_upper": diagnostics_file.NAME,
+    "plume": "analysis.nc with output.members",
 }
 
 
@@ -128,7 +128,7 @@ def _detailed(config: ExperimentConfig) -> tuple[str, ...]:
     """Names of the figures that diagnostics.nc is needed for."""
     if len(config.model.shape) == 1:
         return ("ranks", "spread_skill", "snapshot")
-    return tuple(name for name, (_, file) in STANDARD.items() if file == diagnostics_file.NAME)
+    return tuple(name for name, file in STANDARD.items() if file == diagnostics_file.NAME)
 
 
 def _details(config: ExperimentConfig, folder: Path) -> Iterator[Path]:

@@ -135,14 +135,10 @@ def _fields_of(arrays: dict[str, np.ndarray]) -> twin.Fields:
 
 
 class Progress:
-    """How far one filter of a run is, kept in checkpoints after each chunk; a context manager.
-
-    Attributes:
-        mean: the last analysis mean `(*shape)`, None before there is one.
-    """
+    """How far one filter of a run is, kept in checkpoints after each chunk; a context manager."""
 
     def __init__(self, config: ExperimentConfig, out: Path, name: str):
-        self._learns, self._shape = config.filters[name].online, config.model.shape
+        self._learns = config.filters[name].online
         self._config, self._name, self._parts, upto = config, name, None, None
         joined = (out / DIAGNOSTICS, *([analyses_of(config, out)[0]] if config.output.fields else []))
         if not all(path.exists() for path in joined):
@@ -153,7 +149,6 @@ class Progress:
             upto = int(launch.from_first(np.asarray(done)))
         self._checkpoints = Checkpoints(out / FOLDER / name, upto=upto)
         self._chunks: list[Chunk] = []
-        self.mean = None
 
     def __enter__(self) -> Progress:
         return self
@@ -163,8 +158,6 @@ class Progress:
 
     def save(self, chunk: Chunk) -> None:
         """Keep a chunk and all before it, while the next one is computed; one that is not finite starts no other."""
-        if chunk.fields is not None:
-            self.mean = np.asarray(chunk.fields.mean[-1])
         if self._parts and jax.process_index() == 0:
             fields = _arrays_of(chunk.fields, self._config.output.fields) if chunk.fields else {}
             self._parts.write(self._name, chunk.first, chunk.done - chunk.first, fields)
@@ -172,7 +165,7 @@ class Progress:
             return
         scores, learned = joined([*self._chunks, chunk])
         seconds = [c.seconds * (c.done - c.first) for c in (*self._chunks, chunk)]
-        state = {"coupled": _values(chunk.coupled), "mean": self.mean, "scores": scores._asdict()}
+        state = {"coupled": _values(chunk.coupled), "scores": scores._asdict()}
         state |= {} if learned is None else {"learned": learned._asdict()}
         # the last is the best: one is kept
         meta = record.of_checkpoint(lasting(self._config)) | {"seconds": sum(seconds) / chunk.done}
@@ -195,13 +188,11 @@ class Progress:
         kind = np.dtype(like.ensemble.dtype)
         series = lambda fields: {name: np.zeros(done, int if name in report.COUNTS else kind) for name in fields}
         own = lambda a: a if isinstance(a, np.ndarray) else jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
-        abstract = {"coupled": jax.tree.map(own, _values(like)), "mean": np.zeros(self._shape, kind)}
-        abstract |= {"scores": series(twin.Scores._fields)} | (
+        abstract = {"coupled": jax.tree.map(own, _values(like)), "scores": series(twin.Scores._fields)} | (
             {"learned": series(Learned._fields)} if self._learns else {}
         )
         state = self._checkpoints.restore(done, abstract)
         host = lambda part: jax.tree.map(lambda like, a: np.asarray(a, like.dtype), abstract[part], state[part])
-        self.mean = host("mean")
         placed = lambda like, a: a if isinstance(a, jax.Array) else jax.device_put(a, like.sharding)
         coupled = jax.tree.map(placed, like, Coupled.of(state["coupled"]))
         learned = Learned(**host("learned")) if self._learns else None

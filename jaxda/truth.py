@@ -6,6 +6,7 @@ It makes the truth, and it is the perfect model: the best forecast that any filt
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax import Array
 
 from jaxda.config import ExperimentConfig
 from jaxda.models import lorenz96, sqg
+from jaxda.numerics import spectral
 from jaxda.output import netcdf
 
 MODELS = {"sqg": sqg, "lorenz96": lorenz96}
@@ -75,3 +77,8 @@ def stored_nature(config: ExperimentConfig) -> tuple[netcdf.NatureRun, int, int,
         ends, needs = hours[-1] / 24, 24 * config.nature.spinup_days + (last - first) * (hours[1] - hours[0])
         raise ValueError(f"{path}: ends on day {ends:g}, needed until {needs / 24:g}; use less nature.climate_days")
     return run, first, last, stride
+
+
+def on_grid(states: Array, shape: tuple[int, ...]) -> Array:
+    """States `(T, ...)` on the grid of `shape`: spectrally truncated where theirs is finer."""
+    return states if states.shape[1:] == shape else jax.jit(partial(spectral.resample, n=shape[-1]))(states)

@@ -58,7 +58,7 @@ def trained(untrained):
 
 @pytest.fixture(scope="module")
 def climate(tiny_series):
-    return experiment.climate_of(jnp.asarray(tiny_series.read(np.arange(0, 300, 3))))
+    return baselines.climate_of(jnp.asarray(tiny_series.read(np.arange(0, 300, 3))))
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_cycles_in_double_precision_keep_their_types(path, tiny_series, kind, le
     operator, observe = experiment.check(config)
     states = jnp.asarray(tiny_series.read(np.arange(8)), jnp.float64)
     forecaster = coupling.make_forecaster(
-        config, "ours", operator, experiment.climate_of(states), member_mesh(4, jax.devices()[:1])
+        config, "ours", operator, baselines.climate_of(states), member_mesh(4, jax.devices()[:1])
     )
     coupled = twin.Coupled(states[:4], forecaster.model)
     run = lambda coupled, series: twin.coupled_cycle(

@@ -8,7 +8,7 @@ import numpy as np
 import processes
 import pytest
 
-from jaxda import drill
+from jaxda import drill, drill_runs
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_one_rank_of_two_stopped_or_killed_and_both_go_on(tmp_path):
     assert killed[0].status != 0
     for out in ("stopped", "killed"):
         assert [end.status for end in two(out, 9, 0, "--resume")] == [0, 0]
-        found, expected = (drill.table_of(tmp_path / own / "scores.csv") for own in (out, "whole"))
+        found, expected = (drill_runs.table_of(tmp_path / own / "scores.csv") for own in (out, "whole"))
         assert found == expected
-        found, expected = (drill.arrays_of(tmp_path / own / "analysis.nc") for own in (out, "whole"))
+        found, expected = (drill_runs.arrays_of(tmp_path / own / "analysis.nc") for own in (out, "whole"))
         assert found == expected

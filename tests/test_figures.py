@@ -225,7 +225,7 @@ def test_a_filter_that_has_not_begun_is_left_out(ran, tmp_path):
     stored = diagnostics_file.read(tmp_path / "a.nc", dict.fromkeys(config.filters, MEMBERS))
     assert list(stored) == ["calm"]
     assert len(stored["calm"].detail.ranks) == 2
-    with pytest.raises(ValueError, match="is of other experiments or times"):
+    with pytest.raises(ValueError, match="exists already"):
         diagnostics_file.DiagnosticsFile(tmp_path / "a.nc", config.model, {"halved": MEMBERS}, np.arange(3.0))
 
 

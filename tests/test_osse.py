@@ -24,6 +24,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxda import config as configuration
 from jaxda import experiment, twin
+from jaxda.filters import baselines
 from jaxda.models import sqg
 from jaxda.models.sqg import SQGConfig
 from jaxda.output import netcdf, report
@@ -455,7 +456,7 @@ def test_the_truth_goes_on_from_the_file(tmp_path):
 @pytest.mark.parametrize(("count", "kept"), [(2, 2), (100, 100), (101, 51), (1000, 100)])
 def test_a_climate_keeps_some_of_its_states_evenly_in_time(count, kept):
     states = np.arange(count, dtype=float)[:, None] * np.ones(3)
-    found = np.asarray(experiment.climate_of(states).states)[:, 0]
+    found = np.asarray(baselines.climate_of(states).states)[:, 0]
     assert len(found) == kept
     assert len(set(np.diff(found))) == 1
 

@@ -322,7 +322,6 @@ def test_what_went_wrong_is_nothing_to_go_on_from(tmp_path):
     config = configuration.read(path, {"interval_hours": 6.0})
     chunks = [series(0, 3), series(3, 3), series(6, 2, bad_from=7)]
     with resuming.Progress(config, tmp_path, "a") as progress:
-        progress.mean = np.zeros(16, np.float32)
         for chunk in chunks:
             progress.save(chunk)
     with resuming.Progress(config, tmp_path, "a") as progress:

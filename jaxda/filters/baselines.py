@@ -17,6 +17,9 @@ from jaxda.observations import Observation, Operator, cleaned, likelihood_score,
 from jaxda.settings import FilterSettings, described, settings
 from jaxda.shown import in_brief
 
+#: states of the climate that filters may draw from, at most, evenly spaced in time
+CLIMATE_STATES = 100
+
 
 @settings
 class FreeRunConfig(FilterSettings):
@@ -127,3 +130,13 @@ def _scattered(key: Array, ensemble: Array, mean: Array, variance: Array) -> Arr
     """Members with exactly this mean and, in expectation, this variance at each point."""
     noise = deviations(jax.random.normal(key, ensemble.shape, ensemble.dtype))[1]
     return mean + jnp.sqrt(variance) * noise
+
+
+def climate_of(states: Array) -> Climate:
+    """Mean and variance at each point, averaged along x too (the models do not know where x = 0 is); some states."""
+    along_x = states.ndim - 1
+    mean = states.mean((0, along_x), keepdims=True)
+    variance = ((states - mean) ** 2).mean((0, along_x))
+    shape = states.shape[1:]
+    some = states[:: -(-len(states) // CLIMATE_STATES)]
+    return Climate(jnp.broadcast_to(mean[0], shape), jnp.broadcast_to(variance[..., None], shape), some)

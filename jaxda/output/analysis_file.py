@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxda.models.lorenz96 import Lorenz96Config
 from jaxda.models.sqg import SQGConfig
-from jaxda.output.netcdf import FileError, add_coordinates, add_state, new_file, opened, write_parts
+from jaxda.output.netcdf import add_coordinates, add_state, new_file, write_parts
 
 
 class AnalysisFile:
@@ -24,11 +24,10 @@ class AnalysisFile:
         experiments: their names, each once.
         hours: times of the analyses since the model's start (T,) [h].
         members: size of the largest ensemble to keep, 0 for none.
-        resume: go on with the file if it exists; it must be for the same experiments, times, grid and members.
         attributes: further global attributes, text or numbers.
 
     Raises:
-        FileError: the file exists (to resume: differs), or cannot be made.
+        FileError: the file exists, or cannot be made.
     """
 
     def __init__(
@@ -39,15 +38,11 @@ class AnalysisFile:
         hours: np.ndarray,
         *,
         members: int = 0,
-        resume: bool = False,
         **attributes,
     ):
         self._names, self._shape, seconds = list(experiments), config.shape, 3600.0 * np.asarray(hours, np.float64)
         self._stem = "pv" if isinstance(config, SQGConfig) else "state"
         self.path = Path(path)
-        if resume and self.path.exists():
-            self._require_same(seconds, members)
-            return
         with new_file(path, "NETCDF4", config, {"title": "Analyses of twin experiments"} | attributes) as nc:
             others = {"experiment": np.array(self._names, object), "t": seconds}
             others |= {"member": np.arange(members)} if members else {}
@@ -61,22 +56,6 @@ class AnalysisFile:
             own("spread", ("experiment", "t"), "standard deviation of the analysis ensemble")
             if members:
                 own("members", ("experiment", "member", "t"), "members of the analysis ensemble")
-
-    def _require_same(self, seconds: np.ndarray, members: int) -> None:
-        found = ()
-        with opened(self.path) as nc:
-            if {"experiment", "t", f"{self._stem}_truth"} <= set(nc.variables):
-                kept = nc.dimensions["member"].size if "member" in nc.dimensions else 0
-                if kept and nc[f"{self._stem}_members"].dimensions[1] != "member":
-                    raise FileError(f"{self.path}: its members are laid out as older versions did; give another name")
-                found = (list(nc["experiment"][:]), list(nc["t"][:]), nc[f"{self._stem}_truth"].shape[1:], kept)
-        if found != (self._names, list(seconds), self._shape, members):
-            raise FileError(f"{self.path}: is of other experiments, times, members or grid; give another name")
-
-    def written(self, experiment: str) -> int:
-        """How many analyses of the experiment the file holds."""
-        with opened(self.path) as nc:
-            return int(nc["cycles"][self._names.index(experiment)])
 
     def write(self, experiment: str, first_cycle: int, mean, spread, members=None) -> None:
         """Write T analyses from cycle `first_cycle` (0: the first) on.
@@ -94,7 +73,7 @@ class AnalysisFile:
         if members is not None:  # time next to space, as CF recommends
             where = (which, slice(0, np.shape(members)[1]), rows[1])
             parts.append(self._part("members", where, np.swapaxes(np.asarray(members), 0, 1)))
-        write_parts(self.path, *parts, ("cycles", which, max(stop, self.written(experiment))))
+        write_parts(self.path, *parts, ("cycles", which, stop))
 
     def write_truth(self, first_cycle: int, truth) -> None:
         """Write the truth `(T, *state)` from cycle `first_cycle` on."""

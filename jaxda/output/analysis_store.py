@@ -7,7 +7,6 @@ run that goes on writes the cycles that it repeats in their places.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -49,7 +48,7 @@ class AnalysisStore:
     """`analysis_file.AnalysisFile` in a folder of Zarr's format 3, with its arguments, names and methods.
 
     Raises:
-        FileError: the folder exists (to resume: differs), or cannot be made.
+        FileError: the folder exists, or cannot be made.
     """
 
     def __init__(
@@ -60,30 +59,21 @@ class AnalysisStore:
         hours: np.ndarray,
         *,
         members: int = 0,
-        resume: bool = False,
         **attributes,
     ):
         import zarr
 
         self.path, self._names, self._shape = Path(path), list(experiments), config.shape
         self._stem = "pv" if isinstance(config, SQGConfig) else "state"
-        seconds = 3600.0 * np.asarray(hours, np.float64)
-        if self.path.exists() and not resume:
+        if self.path.exists():
             raise FileError(f"{path}: exists already; give another name or remove it")
-        if not self.path.exists():
-            coordinates = {"experiment": np.array(self._names, object), "t": seconds}
-            coordinates |= {"member": np.arange(members)} if members else {}
-            about = {"title": "Analyses of twin experiments", "history": dated("made by jaxda")} | attributes
-            hidden = self.path.with_name(f".{self.path.name}.part")
-            with _errors_of(self.path, "cannot be made", "give a folder that exists and may be written"):
-                shutil.rmtree(hidden, ignore_errors=True)  # of somebody who was killed
-                hidden.mkdir()
-                group = zarr.create_group(str(hidden), attributes=conventions.global_attributes(config, about))
-                self._fill(group, config, coordinates | conventions.space_of(config))
-                hidden.rename(self.path)
-        with _errors_of(self.path, "not a readable Zarr folder", "give another name or remove it"):
-            self._group = zarr.open_group(str(path), mode="r+", zarr_format=3)
-            self._require_same(seconds, members)
+        coordinates = {"experiment": np.array(self._names, object), "t": 3600.0 * np.asarray(hours, np.float64)}
+        coordinates |= {"member": np.arange(members)} if members else {}
+        about = {"title": "Analyses of twin experiments", "history": dated("made by jaxda")} | attributes
+        with _errors_of(self.path, "cannot be made", "give a folder that exists and may be written"):
+            self.path.mkdir()
+            self._group = zarr.create_group(str(path), attributes=conventions.global_attributes(config, about))
+            self._fill(self._group, config, coordinates | conventions.space_of(config))
 
     def _fill(self, group, config: SQGConfig | Lorenz96Config, coordinates: dict[str, np.ndarray]) -> None:
         """Write coordinates and make the arrays of fields, which take no space yet."""
@@ -114,19 +104,6 @@ class AnalysisStore:
         about = {"attributes": about, "dimension_names": axes, "fill_value": unwritten}
         return group.create_array(name, shape=shape, chunks=chunks, dtype=kind, **about)
 
-    def _require_same(self, seconds: np.ndarray, members: int) -> None:
-        names, found = set(self._group.array_keys()), ()
-        if {"experiment", "t", "cycles", f"{self._stem}_truth"} <= names:
-            kept = self._group["member"].size if "member" in names else 0
-            values = lambda name: list(self._group[name][:])
-            found = (values("experiment"), values("t"), self._group[f"{self._stem}_truth"].shape[1:], kept)
-        if found != (self._names, list(seconds), self._shape, members):
-            raise FileError(f"{self.path}: is of other experiments, times, members or grid; give another name")
-
-    def written(self, experiment: str) -> int:
-        """How many analyses of the experiment the folder holds."""
-        return int(self._group["cycles"][self._names.index(experiment)])
-
     def write(self, experiment: str, first_cycle: int, mean, spread, members=None) -> None:
         """Write T analyses from cycle `first_cycle` on; see `AnalysisFile.write`."""
         which, stop = self._names.index(experiment), first_cycle + len(mean)
@@ -137,7 +114,7 @@ class AnalysisStore:
             members = np.asarray(members)
             self._put("members", (which, slice(0, members.shape[1]), times), members.swapaxes(0, 1))
         with _errors_of(self.path, "cannot be written", "is the disk full?"):
-            self._group["cycles"][which] = max(stop, self.written(experiment))
+            self._group["cycles"][which] = stop
 
     def write_truth(self, first_cycle: int, truth) -> None:
         """Write the truth `(T, *state)` from cycle `first_cycle` on."""

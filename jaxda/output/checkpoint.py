@@ -166,6 +166,8 @@ class Checkpoints:
         parts |= {} if data is None else {"data": ocp.args.StandardSave(data)}
         self._manager.save(number, args=ocp.args.Composite(**parts), metrics={"error": float(error)})
         self._errors[number] = float(error)
+        kept = {self.best, *sorted(self._errors)[-KEPT:]}
+        self._errors = {number: error for number, error in self._errors.items() if number in kept}
 
     def wait(self) -> None:
         """Until what was saved is whole; raises what went wrong (a full disk) as OSError."""

@@ -39,21 +39,14 @@ class DiagnosticsFile:
         members: experiment -> size of its ensemble.
         hours: times of the analyses (T,) [h].
 
-    A file that is there already is gone on with.
-
     Raises:
-        FileError: it is of other experiments or times, or cannot be made.
+        FileError: the file exists, or cannot be made.
     """
 
     def __init__(
         self, path: str | Path, config: SQGConfig | Lorenz96Config, members: Mapping[str, int], hours: np.ndarray
     ):
         self.path, self._members, seconds = Path(path), dict(members), 3600.0 * np.asarray(hours, np.float64)
-        if self.path.exists():
-            with opened(path) as nc:
-                if list(nc["experiment"][:]) != list(members) or list(nc["t"][:]) != list(seconds):
-                    raise FileError(f"{path}: is of other experiments or times; give another --out")
-            return
         with new_file(path, "NETCDF4", config, {"title": "Diagnostics of twin experiments"}) as nc:
             of = {"experiment": np.array(list(members), object), "t": seconds}
             of |= {"rank": np.arange(max(members.values()) + 1), "bin": np.append(0.0, twin.SPREADS)}

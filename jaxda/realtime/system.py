@@ -20,9 +20,10 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from jaxda import coupling, diagnostics, experiment, observations, twin
+from jaxda import coupling, diagnostics, experiment, observations, truth, twin
 from jaxda.config import ExperimentConfig
 from jaxda.experiment import mesh_of
+from jaxda.filters import baselines
 from jaxda.filters.baselines import Climate
 from jaxda.filters.inflation import spread
 from jaxda.observations import Observation, Operator, given
@@ -161,12 +162,12 @@ def make_start(config: ExperimentConfig, report: Callable[[int], None] = lambda 
     """
     keys = experiment.keys(config.seed)
     states, _ = experiment.make_nature(config, keys["nature"], report)
-    states = experiment.on_grid(jnp.asarray(states), config.model.shape)
+    states = truth.on_grid(jnp.asarray(states), config.model.shape)
     if not bool(jnp.isfinite(states).all()):
         raise ValueError("nature: the climate is not finite; use a smaller model.dt")
     members = config.members_of(next(iter(config.filters)))
     like = jnp.zeros_like(states[0])
-    return experiment.climate_of(states), twin.initial_ensemble(keys["initial"], config.initial, members, like, states)
+    return baselines.climate_of(states), twin.initial_ensemble(keys["initial"], config.initial, members, like, states)
 
 
 def start_in(out: Path, config: ExperimentConfig, bar: Callable) -> tuple[Climate, Array]:

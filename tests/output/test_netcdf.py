@@ -326,9 +326,6 @@ def test_analyses(tmp_path, config):
     with analysis_file.AnalysisFile(path, config, ["EnSF", "LETKF"], hours, members=5, title="Test") as file:
         file.write_truth(0, truth)
         file.write("LETKF", 0, mean[:1], spread[:1], members[:1])
-        assert file.written("LETKF") == 1
-    with analysis_file.AnalysisFile(path, config, ["EnSF", "LETKF"], hours, members=5, resume=True) as file:
-        assert file.written("EnSF") == 0
         file.write("LETKF", 1, mean[1:], spread[1:], members[1:])
     with xarray.open_dataset(path) as data:
         assert data[f"{stem}_truth"].dims == ("t", *space)
@@ -350,32 +347,12 @@ def test_analyses(tmp_path, config):
         assert data.attrs["title"] == "Test"
 
 
-def test_members_in_the_order_of_older_versions_are_not_gone_on_with(tmp_path):
-    same = {"config": CONFIG, "experiments": ["LETKF"], "hours": [0.0, 12.0], "members": 2}
-    analysis_file.AnalysisFile(tmp_path / "a.nc", **same)
-    with netCDF4.Dataset(tmp_path / "a.nc", "r+") as nc:
-        nc.renameVariable("pv_members", "other")
-        nc.createVariable("pv_members", float, ("experiment", "t", "member", "z", "y", "x"))
-    with pytest.raises(netcdf.FileError, match="older versions"):
-        analysis_file.AnalysisFile(tmp_path / "a.nc", **same, resume=True)
-
-
-def test_only_the_same_analyses_are_gone_on_with(tmp_path):
-    path, hours = tmp_path / "analysis.nc", [0.0, 12.0]
-    analysis_file.AnalysisFile(path, CONFIG, ["LETKF"], hours)
-    before = path.read_bytes()
-    same = {"config": CONFIG, "experiments": ["LETKF"], "hours": hours}
-    others = [
-        {"experiments": ["EnSF"]},
-        {"hours": [0.0, 6.0]},
-        {"hours": [0.0]},
-        {"members": 3},
-        {"config": SQGConfig(N=32)},
-        {"config": Lorenz96Config()},
-    ]
-    for other in others:
-        with pytest.raises(netcdf.FileError, match="other experiments"):
-            analysis_file.AnalysisFile(path, **same | other, resume=True)
-    assert path.read_bytes() == before
-    with analysis_file.AnalysisFile(path, **same, resume=True) as file, pytest.raises(ValueError, match="must be"):
+def test_analyses_that_are_there_are_left_alone(tmp_path):
+    path = tmp_path / "analysis.nc"
+    same = {"config": CONFIG, "experiments": ["LETKF"], "hours": [0.0, 12.0]}
+    with analysis_file.AnalysisFile(path, **same) as file, pytest.raises(ValueError, match="must be"):
         file.write("LETKF", 0, np.zeros((1, 2, 16, 8)), np.zeros((1, 2, 16, 8)))
+    before = path.read_bytes()
+    with pytest.raises(netcdf.FileError, match="exists"):
+        analysis_file.AnalysisFile(path, **same)
+    assert path.read_bytes() == before
