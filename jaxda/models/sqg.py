@@ -23,7 +23,7 @@ reproduces it, `jacobian = "exact"` has c = 1. The tests show both statements.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
@@ -99,7 +99,10 @@ class SQGConfig:
     @classmethod
     def _steps_of_grid(cls, given):
         """Fill dt and diff_efold from the table of published configurations."""
-        values = dict((given.kwargs or {}) if hasattr(given, "kwargs") else given)
+        given = (given.kwargs or {}) if hasattr(given, "kwargs") else given
+        if not isinstance(given, Mapping):
+            return given  # pydantic says that it is no table
+        values = dict(given)
         missing = [name for name in ("dt", "diff_efold") if name not in values]
         n = values.get("N", 64)
         whole = n.is_integer() if isinstance(n, float) else str(n).isdecimal()
