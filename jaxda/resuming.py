@@ -147,7 +147,8 @@ class Progress:
             if trouble:
                 launch.say(f"{trouble}: goes back before cycle {done}", sys.stderr)
             upto = int(launch.from_first(np.asarray(done)))
-        self._checkpoints = Checkpoints(out / FOLDER / name, upto=upto)
+        weights = config.forecast_of(name) in ("surrogate", "hybrid")
+        self._checkpoints = Checkpoints(out / FOLDER / name, upto=upto, packed=weights)
         self._chunks: list[Chunk] = []
 
     def __enter__(self) -> Progress:

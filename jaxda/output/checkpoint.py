@@ -17,12 +17,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 from orbax.checkpoint.path import atomicity
@@ -68,6 +70,10 @@ with suppress(ImportError):
     future.time = signaling_client.time = SimpleNamespace(**vars(time) | {"time": time.monotonic})
 
 
+# A store that is not packed has nothing to merge, which is no reason for a line on standard error at each save.
+logging.get_absl_logger().addFilter(lambda line: "Skipping merge of OCDBT" not in str(line.msg))
+
+
 class Checkpoints:
     """The checkpoints of one run, in a folder; close it, or use it in a `with`, so that the last save is finished.
 
@@ -78,12 +84,15 @@ class Checkpoints:
         folder: made if it is not there.
         create: whether it may be made; False to read only.
         upto: those with larger numbers are passed over too; None: none are.
+        packed: whether the arrays share one store, so that there are few files however many arrays. Not for runs of
+            thousands of checkpoints with few arrays: each leaves 1 to 3 KiB of memory that tensorstore (0.1.86) never
+            frees, where two files an array leave nothing (docs/long_haul.md). Either is read.
 
     Raises:
         FileError: checkpoints of which none is whole; no such folder, or an empty one, where it may not be made.
     """
 
-    def __init__(self, folder: str | Path, create: bool = True, upto: int | None = None):
+    def __init__(self, folder: str | Path, create: bool = True, upto: int | None = None, packed: bool = True):
         self.folder = Path(folder).resolve()
         if not create and not self.folder.is_dir():
             raise FileError(f"{folder}: no such folder; give one that scripts/train_vit.py wrote")
@@ -112,7 +121,7 @@ class Checkpoints:
             lightweight_initialize=not create,
             temporary_path_class=_Summed,
         )
-        arrays = ocp.StandardCheckpointHandler
+        arrays = partial(ocp.StandardCheckpointHandler, use_ocdbt=packed)
         handlers = {"state": arrays(), "data": arrays(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 

@@ -119,7 +119,7 @@ def run(
         FloatingPointError: a forecast that is not finite.
     """
     made = record.of_checkpoint(folder.lasting(system.config))
-    with Checkpoints(out / "checkpoints") as checkpoints:
+    with Checkpoints(out / "checkpoints", packed=system.abstract.model is not None) as checkpoints:
         if checkpoints.last is None:
             _save(checkpoints, 0, system.first(ensemble), made | {"origin": host.now()})
             checkpoints.wait()

@@ -36,9 +36,9 @@ def numbers(folder):
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
-@pytest.fixture
-def saved(tmp_path):
-    with Checkpoints(tmp_path / "run") as checkpoints:
+@pytest.fixture(params=[True, False], ids=["packed", "apart"])
+def saved(tmp_path, request):
+    with Checkpoints(tmp_path / "run", packed=request.param) as checkpoints:
         for number, error in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 5.0), (5, 4.0), (6, 6.0)):
             checkpoints.save(number, state(number), {"error": error, "words": ["a", None]}, error)
     return tmp_path / "run"
@@ -55,6 +55,24 @@ def test_the_best_and_the_last_three_are_kept_bit_for_bit(saved):
             for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(number))):
                 assert a.dtype == b.dtype
                 np.testing.assert_array_equal(a, b)
+
+
+def test_files_are_few_however_many_arrays_or_two_an_array(tmp_path, capfd):
+    arrays = {str(number): jnp.full(3, number) for number in range(40)}
+    for packed, fewest, most in ((True, 5, 20), (False, 80, 100)):
+        with Checkpoints(tmp_path / str(packed), packed=packed) as checkpoints:
+            checkpoints.save(1, arrays, {}, 0.0)
+        assert fewest <= len([path for path in tmp_path.glob(f"{packed}/1/state/**/*") if path.is_file()]) <= most
+    assert capfd.readouterr().err == ""
+
+
+def test_one_sort_goes_on_with_the_other(saved):
+    for packed in (False, True):
+        with Checkpoints(saved, packed=packed) as checkpoints:
+            number = checkpoints.last
+            found = checkpoints.restore(number, abstract(state()))
+            jax.tree.map(np.testing.assert_array_equal, found, state(number))
+            checkpoints.save(number + 1, state(number + 1), {}, 0.0)
 
 
 def test_a_part_of_a_state_is_read_alone(saved):
