@@ -209,7 +209,7 @@ class Drill:
             status = run.start(own, ("-c", limited, str(size)), JAXDA_CACHE="off").wait()
             said = (own / "said").read_text()
             if status not in (0, 1, 2) or "Traceback" in said:
-                tally.failures.append(f"limit {size}: status {status}, {said[-300:]}")
+                tally.failures.append(f"limit {size}: status {status}, {said[:3000]}")
                 self.say(f"FAILED disk full, {name}: {tally.failures[-1]}")
             self.judge("disk full", name, own, time.monotonic() - began)
 
@@ -240,6 +240,7 @@ class Drill:
             else:
                 tally.failures.append(f"statuses {statuses}: {(own / 'said').read_text()[-300:]}")
                 self.say(f"FAILED one rank killed: {tally.failures[-1]}")
+            self.say(table({0: tally})[-1])
 
     def _two(self, run: Run, folder: Path, kill: tuple[int, float] | None = None) -> list[int]:
         with socket.socket() as free:
@@ -250,6 +251,11 @@ class Drill:
         if kill is not None:
             time.sleep(kill[1])
             ranks[kill[0]].kill()
+            try:  # as srun --kill-on-bad-exit does: the other is told, and ended half a minute later
+                ranks[1 - kill[0]].terminate()
+                ranks[1 - kill[0]].wait(30)
+            except subprocess.TimeoutExpired:
+                ranks[1 - kill[0]].kill()
         return [rank.wait(600) for rank in ranks]
 
 

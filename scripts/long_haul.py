@@ -16,6 +16,7 @@ Exit status: 0; 1 if memory grew by more than 1 % after the first tenth of the c
 from __future__ import annotations
 
 import argparse
+import os
 import runpy
 import subprocess
 import sys
@@ -43,8 +44,18 @@ def script(name: str) -> Callable[[list[str]], int]:
 
 def done_in(run: Path) -> int:
     """Cycles that a run's newest checkpoint is after."""
-    found = [*run.glob("checkpoints/*"), *run.glob("checkpoints/*/*")]
-    return max((int(folder.name) for folder in found if folder.name.isdecimal()), default=0)
+    own = run / "checkpoints"
+    names = _names(own)
+    names += [name for sub in names if not sub.isdecimal() for name in _names(own / sub)]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder; nothing where it is a file, or the run has just removed or renamed it."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def in_real_time(config: configuration.ExperimentConfig, given, rest: list[str]) -> tuple[int, list[str]]:
@@ -86,7 +97,7 @@ def run(config: configuration.ExperimentConfig, given, rest: list[str]) -> int:
         grown = memory.growth(samples, config.cycles, name)
         last = getattr(samples[-1], name) if samples else float("nan")
         launch.say(f"{last:.6g} {unit} at the end, growth {grown:+.2%} in {len(samples)} samples")
-        if grown > MOST and config.cycles >= ENOUGH:
+        if not grown <= MOST and config.cycles >= ENOUGH:  # nor where it is not a number: too few samples
             complaints.append(f"{name} grew by {grown:.1%}, over {MOST:.0%}")
     for complaint in complaints:
         launch.say(complaint)

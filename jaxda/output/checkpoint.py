@@ -70,8 +70,21 @@ with suppress(ImportError):
     future.time = signaling_client.time = SimpleNamespace(**vars(time) | {"time": time.monotonic})
 
 
-# A store that is not packed has nothing to merge, which is no reason for a line on standard error at each save.
-logging.get_absl_logger().addFilter(lambda line: "Skipping merge of OCDBT" not in str(line.msg))
+#: of what Orbax logs: a line at each save of arrays that are not packed; tracebacks of a save that `wait` raises again
+_NEEDLESS = ("Skipping merge of OCDBT",)
+_RAISED = ("_SignalingThread.run()", "Failed to run", "Save Finalize", "Finalize thread", "Checkpointer failed")
+logging.get_absl_logger().addFilter(lambda line: not any(words in str(line.msg) for words in _NEEDLESS + _RAISED))
+
+
+def _after_its_end(kind, error, trace, hook=sys.excepthook):
+    """When one array of a save cannot be written, Orbax ends its loop, and tensorstore's threads miss it for each of the
+    others, with a traceback. The first error is raised by `wait`.
+    """
+    if kind is not RuntimeError or str(error) != "Event loop is closed":
+        hook(kind, error, trace)
+
+
+sys.excepthook = _after_its_end
 
 
 class Checkpoints:
