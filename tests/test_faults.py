@@ -1,5 +1,6 @@
 """The fault drill: it counts what it should, and a short one fails nowhere."""
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 import processes
 import pytest
 
-from jaxda import drill, drill_runs
+from jaxda import drill, drill_runs, surrogate
+from jaxda.output.netcdf import FileError
 
 
 @pytest.mark.slow
@@ -69,6 +71,23 @@ def test_a_table_of_tallies():
     tallies = {0: drill.Tally("kill -9", "osse", 5, 4, 0, 12.0, ["status 1"])}
     assert drill.table(tallies)[-1] == "| kill -9 | osse | 5 | 4 | 0 | 1 | 2.4 |"
     assert np.all([line.count("|") == 8 for line in drill.table(tallies)])
+
+
+# Weights of a surrogate
+
+SHIPPED = Path(__file__).parents[1] / "configs" / "vit_surrogate"
+WEIGHTS = sorted(p.relative_to(SHIPPED) for p in SHIPPED.glob("checkpoints/*/**/*") if p.is_file())
+
+
+@pytest.mark.parametrize("file", WEIGHTS, ids=lambda path: "-".join(path.parts[1:]))
+def test_a_flipped_bit_in_weights_is_refused(tmp_path, file):
+    own = shutil.copytree(SHIPPED, tmp_path / "own")
+    data, random = bytearray((own / file).read_bytes()), np.random.default_rng(len(str(file)))
+    data[random.integers(len(data))] ^= 1 << random.integers(8)
+    (own / file).write_bytes(data)
+    about = "" if file.name == "SHA256SUMS" else re.escape(Path(*file.parts[2:]).as_posix())
+    with pytest.raises(FileError, match=rf"none of its checkpoints is whole \(0: .*{about}"):
+        surrogate.load(own)
 
 
 # Two processes

@@ -50,6 +50,9 @@ def test_growth_is_of_what_comes_after_the_start():
     assert memory.growth(flat, 1000, "host_mib") == 0.0
     growing = samples(*(100.0 + 0.1 * k for k in range(100)))
     assert memory.growth(growing, 1000, "host_mib") == pytest.approx(108.95 / 102.0 - 1.0)
+    assert memory.growth(growing, 1000, "array_mib") == memory.growth(growing, 1000, "arrays") == 0.0
+    busy = [one._replace(arrays=5 + k // 50 + 40 * (k % 2)) for k, one in enumerate(growing)]
+    assert memory.growth(busy, 1000, "arrays") == pytest.approx(1 / 5)  # the least, whatever comes and goes
     assert memory.growth(flat[:3], 1000, "host_mib") != memory.growth(flat[:3], 1000, "host_mib")  # not a number
 
 
