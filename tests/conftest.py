@@ -34,8 +34,9 @@ def pytest_configure(config):
 
 os.environ["JAXDA_CACHE"] = "off"  # that of `pytest_configure`
 os.environ["JAXDA_LAUNCH"] = "single"  # a test is a process by itself, whatever started pytest
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # sharded tests run on every machine; scripts that tests call ask for no others
 launch.start()  # before the backend starts
-jax.config.update("jax_num_cpu_devices", 2)  # sharded tests run on every machine
+jax.config.update("jax_num_cpu_devices", 2)
 
 # The first example compiles, so no deadline; `x64` holds for all examples of a test, so its scope is right.
 settings.register_profile(
@@ -103,9 +104,8 @@ def cpus():
 
 
 @pytest.fixture
-def settings_of_jax(monkeypatch):
+def settings_of_jax():
     """A script sets JAX up for a process of its own; afterwards it is as it was."""
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
     before = jax.config.jax_enable_x64
     yield
     jax.config.update("jax_enable_x64", before)
@@ -158,9 +158,7 @@ def tiny_training(tmp_path_factory, tiny_file):
 
     file, folder = tiny_file, tmp_path_factory.mktemp("training") / "run"
     words = f"--series.file {file} --train.steps 20 --train.warmup 2 --train.validate_every 10"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
-        status, out, error = calling.call(calling.script("train_vit"), TINY, "--out", folder, *words.split())
+    status, out, error = calling.call(calling.script("train_vit"), TINY, "--out", folder, *words.split())
     assert status == 0, error
     return folder, file, out
 
@@ -194,8 +192,6 @@ def small_twin(tmp_path_factory):
 
     above = tmp_path_factory.mktemp("twin")
     (above / "small.toml").write_text(SMALL_TWIN)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
-        status, _, error = calling.call(calling.script("osse"), above / "small.toml", "--out", above / "run")
+    status, _, error = calling.call(calling.script("osse"), above / "small.toml", "--out", above / "run")
     assert status == 0, error
     return above / "run"

@@ -105,12 +105,10 @@ def settings_of_jax(tmp_path_factory):
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     before = {name: getattr(jax.config, name) for name in [*cache, "jax_enable_x64"]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_NUM_CPU_DEVICES", "2")  # those that are there already stay
-        for name, value in cache.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        yield
+    for name, value in cache.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()

@@ -86,7 +86,6 @@ def whole(path, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "chunk_of", lambda shape: CHUNK)
-        patch.setenv("JAX_NUM_CPU_DEVICES", "2")
         status, _, error = run(path, out)
     assert status == 0, error
     return out

@@ -77,8 +77,8 @@ logging.get_absl_logger().addFilter(lambda line: not any(words in str(line.msg) 
 
 
 def _after_its_end(kind, error, trace, hook=sys.excepthook):
-    """When one array of a save cannot be written, Orbax ends its loop, and tensorstore's threads miss it for each of the
-    others, with a traceback. The first error is raised by `wait`.
+    """Say nothing of a loop that is closed: Orbax ends it when one array of a save cannot be written, and tensorstore's
+    threads miss it for each of the others, with a traceback. The first error is raised by `wait`.
     """
     if kind is not RuntimeError or str(error) != "Event loop is closed":
         hook(kind, error, trace)

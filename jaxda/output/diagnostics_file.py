@@ -52,25 +52,27 @@ class DiagnosticsFile:
             of |= {"rank": np.arange(max(members.values()) + 1), "bin": np.append(0.0, twin.SPREADS)}
             if isinstance(config, SQGConfig):
                 of |= {"part": np.array(PARTS, object), "wavenumber": np.arange(config.N // 2 + 1)}
-            space, own = add_coordinates(nc, config, **of), ("experiment", "t")
+            space = add_coordinates(nc, config, **of)
 
-            def make(name, kind, dimensions, **attributes):
+            def make(name, kind, dimensions, **attributes):  # CF 1.11, 2.4: others are to the left of time
                 options = {"compression": "zlib", "complevel": 1, "fill_value": -1 if kind == np.int32 else np.nan}
                 nc.createVariable(name, kind, dimensions, **options).setncatts(attributes)
 
             unit = "K" if isinstance(config, SQGConfig) else "1"
             nc["bin"].units = unit
-            make("ranks", np.int32, (*own, "rank"), units="1", long_name="points whose truth is above so many members")
+            about = "points whose truth is above so many members"
+            make("ranks", np.int32, ("experiment", "rank", "t"), units="1", long_name=about)
             for name, about in (
                 ("points", "points in each bin of the spread"),
                 ("variance", "sum of their ensemble variances"),
                 ("square", "sum of the squared errors of their mean"),
             ):
                 units = "1" if name == "points" or unit == "1" else "K2"
-                make(f"skill_{name}", np.float32, (*own, "bin"), units=units, long_name=about)
+                make(f"skill_{name}", np.float32, ("experiment", "bin", "t"), units=units, long_name=about)
             for name, units in QUANTITIES.items() if isinstance(config, SQGConfig) else ():
                 about = f"{name.replace('_', ' ')} at each wavenumber, mean of the boundaries"
-                make(f"{name}_spectrum", np.float32, (*own, "part", "wavenumber"), units=units, long_name=about)
+                own = ("experiment", "part", "wavenumber", "t")
+                make(f"{name}_spectrum", np.float32, own, units=units, long_name=about)
             for name in ("truth", "mean", "spread"):
                 add_state(nc, f"last_{name}", ("experiment",), space, config, long_name=f"{name} at the last analysis")
             make("cycles", np.int32, ("experiment",), units="1", long_name="analyses written")
@@ -80,12 +82,13 @@ class DiagnosticsFile:
         """Write the detail of T analyses from `first_cycle` on, and the last states with the truth seen `(*shape)`."""
         which, detail = list(self._members).index(experiment), fields.detail
         stop = first_cycle + len(detail.ranks)
-        rows = (which, slice(first_cycle, stop))
-        parts = [("ranks", (*rows, slice(0, self._members[experiment] + 1)), np.asarray(detail.ranks))]
-        parts += [(f"skill_{name}", rows, np.asarray(own)) for name, own in detail.skill._asdict().items()]
+        rows, turned = (which, ..., slice(first_cycle, stop)), lambda own: np.moveaxis(np.asarray(own), 0, -1)
+        ranks = (which, slice(0, self._members[experiment] + 1), rows[-1])
+        parts = [("ranks", ranks, turned(detail.ranks))]
+        parts += [(f"skill_{name}", rows, turned(own)) for name, own in detail.skill._asdict().items()]
         if detail.spectra is not None:
             spectra = np.moveaxis(np.asarray(detail.spectra), -2, 0)
-            parts += [(f"{name}_spectrum", rows, own) for name, own in zip(QUANTITIES, spectra, strict=True)]
+            parts += [(f"{name}_spectrum", rows, turned(own)) for name, own in zip(QUANTITIES, spectra, strict=True)]
         last = {"truth": truth, "mean": fields.mean[-1], "spread": fields.spread[-1]}
         parts += [(f"last_{name}", which, np.asarray(own)) for name, own in last.items()]
         write_parts(self.path, *parts, ("cycles", which, stop))
@@ -110,16 +113,18 @@ def read(path: str | Path, members: Mapping[str, int]) -> dict[str, Stored]:
     with opened(path) as nc:
         get = lambda name, where: np.ma.filled(values_of(nc[name], path, where))
         try:
+            if nc["ranks"].dimensions[-1] != "t":
+                raise KeyError("ranks of each time, as an earlier version had them")
             done = dict(zip(nc["experiment"][:], get("cycles", ...), strict=True))
             for which, (name, count) in enumerate(done.items()):
                 if not count or name not in members:
                     continue
-                rows = (which, slice(0, int(count)))
-                skill = SpreadSkill(*(get(f"skill_{part}", rows) for part in SpreadSkill._fields))
+                series = lambda variable, own=(which, ..., slice(0, int(count))): np.moveaxis(get(variable, own), -1, 0)
+                skill = SpreadSkill(*(series(f"skill_{part}") for part in SpreadSkill._fields))
                 spectra = None
                 if "part" in nc.dimensions:
-                    spectra = np.stack([get(f"{part}_spectrum", rows) for part in QUANTITIES], -2)
-                ranks = np.maximum(get("ranks", rows)[:, : members[name] + 1], 0)
+                    spectra = np.stack([series(f"{part}_spectrum") for part in QUANTITIES], -2)
+                ranks = np.maximum(series("ranks")[:, : members[name] + 1], 0)
                 detail = twin.Detail(ranks, skill, spectra)
                 found[name] = Stored(detail, *(get(f"last_{part}", which) for part in ("truth", "mean", "spread")))
         except (IndexError, KeyError) as error:

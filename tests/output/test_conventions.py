@@ -97,9 +97,7 @@ def check(tmp_path, capsys):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "write", [write for write in KINDS if write is not diagnostics], ids=lambda write: write.__name__
-)
+@of_each_kind
 def test_the_checker_finds_nothing_to_mend(write, tmp_path, check):
     write(tmp_path / "file.nc")
     passed, broke, said = check()
