@@ -43,6 +43,20 @@ def open_run(folder: str | Path) -> xarray.Dataset:
     Raises:
         ValueError: no folder of a run.
         ImportError: xarray is not installed.
+
+    Examples:
+        Of a run that is no more than its scores:
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> lines = ["experiment,cycle,time_h,rmse_a", "LETKF,0,0,0.5", "LETKF,1,12,0.4"]
+        >>> size = (folder / "scores.csv").write_text("\\n".join(lines))
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     run = open_run(folder)
+        >>> run.rmse_a.sel(experiment="LETKF").values
+        array([0.5, 0.4])
+        >>> run.missing[:2]
+        ['record.json: not there', 'config.toml: not there']
     """
     try:
         import xarray
