@@ -20,12 +20,18 @@ PUBLIC = {
     "filters.baselines": ("make_climatology", "make_observations_only"),
     "filters.localization": ("Geometry", "gaspari_cohn"),
     "twin": ("cycle", "keys"),
-    "diagnostics.errors": ("rmse", "mean_spread", "anomaly_correlation"),
-    "diagnostics.probabilities": ("crps",),
-    "diagnostics.scales": ("variance_spectrum",),
+    "diagnostics.errors": ("rmse", "bias", "mean_spread", "spread_skill", "anomaly_correlation"),
+    "diagnostics.probabilities": (
+        *("pair_distance", "crps", "ranks", "rank_counts", "nominal_coverage", "coverage"),
+        *("distances", "energy_kernel", "energy_distance"),
+    ),
+    "diagnostics.flatness": ("flatness", "design_effect"),
+    "diagnostics.scales": ("variance_spectrum", "make_spectra", "parts_of", "effective_wavelength"),
+    "diagnostics.consistency": ("desroziers",),
     "config": ("read", "parse_overrides"),
     "experiment": ("make_world",),
     "compare": ("run", "cycled"),
+    "output.opening": ("open_run",),
 }
 #: those whose examples compile for a few seconds
 SLOW = ("compare", "experiment", "filters.local_score", "models.vit")

@@ -38,6 +38,11 @@ def desroziers(values: Array, precision: Array, forecast: Array, analysis: Array
         values, precision: of the observations, 1/sigma^2; those with precision 0, or a value that is not finite, do
             not count.
         forecast, analysis: H of the ensembles' means, of the same shape.
+
+    Examples:
+        >>> y = jnp.array([1.0, -1.0])
+        >>> [round(float(part), 3) for part in desroziers(y, jnp.ones(2), forecast=0.0 * y, analysis=0.5 * y)]
+        [1.0, 0.5, 0.5, 0.25]
     """
     given = (precision > 0) & jnp.isfinite(values)
     number = jnp.maximum(given.sum(), 1)

@@ -19,7 +19,12 @@ def rmse(estimate: Array, truth: Array) -> Array:
 
 
 def bias(estimate: Array, truth: Array) -> Array:
-    """Mean difference over all points, in the unit of the states."""
+    """Mean difference over all points, in the unit of the states.
+
+    Examples:
+        >>> float(bias(jnp.array([1.0, 4.0]), jnp.array([1.0, 1.0])))
+        1.5
+    """
     return jnp.mean(estimate - truth)
 
 
@@ -66,6 +71,11 @@ def spread_skill(spread: Array, error: Array, edges: Array) -> SpreadSkill:
     Args:
         spread: standard deviation of the members at each point, any shape; error: of the mean, the same.
         edges: `(B - 1,)` increasing; the first and the last bin hold all below and above.
+
+    Examples:
+        >>> found = spread_skill(jnp.array([0.5, 0.5, 2.0]), jnp.array([0.0, 0.5, 1.0]), jnp.array([1.0]))
+        >>> found.points.tolist(), found.variance.tolist(), found.square.tolist()
+        ([2.0, 1.0], [0.5, 4.0], [0.25, 1.0])
     """
     spread, error = spread.ravel(), error.ravel()
     which = jnp.searchsorted(edges, spread)

@@ -36,6 +36,11 @@ def flatness(counts: Array, design: float | Array = 1.0) -> Flatness:
     Args:
         counts: points of each rank `(K,)`, K >= 3.
         design: `design_effect`, by which every part is divided (Rao & Scott 1981); 1 for independent points.
+
+    Examples:
+        >>> found = flatness(jnp.array([30, 20, 20, 30]))  # outside of the members too often
+        >>> round(float(found.chi_square), 3), round(float(found.convexity), 3), abs(round(float(found.slope), 3))
+        (4.0, 2.0, 0.0)
     """
     number = len(counts)
     counts = jnp.asarray(counts, float)
@@ -64,6 +69,10 @@ def design_effect(counts: Array) -> Array:
 
     Args:
         counts: `(T, K)`, T >= 2 states of as many points each.
+
+    Examples:
+        >>> float(design_effect(jnp.array([[10, 0], [0, 10], [5, 5]])))  # ten points of a state are like one
+        10.0
     """
     counts = jnp.asarray(counts, float)
     number = counts.shape[1]

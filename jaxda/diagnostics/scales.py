@@ -35,6 +35,11 @@ def make_spectra(config: SQGConfig, dtype=None) -> Callable[[Array], Array]:
     """PV `(..., 2, N, N)` in m/s -> temperature variance [K^2] and kinetic energy [m^2/s^2], `(..., 2, N//2 + 1)`.
 
     Both are means over the boundaries, by integer wavenumber.
+
+    Examples:
+        >>> config = SQGConfig(N=16)
+        >>> make_spectra(config)(jnp.ones(config.shape)).shape
+        (2, 9)
     """
     params = sqg.make_params(config, dtype)
 
@@ -51,6 +56,11 @@ def parts_of(spectra: Callable[[Array], Array], ensemble: Array, truth: Array) -
     The spread's is M/(M - 1) of that of the first member's distance from the mean. Since members can be exchanged its
     expectation is that of all of them, and over cycles it comes to the same; it needs one transform in place of M, and
     none of members on other devices. A reliable ensemble's is M/(M + 1) of the error's.
+
+    Examples:
+        >>> one = jnp.ones((4, 4))
+        >>> parts_of(variance_spectrum, jnp.stack([one, -one]), one)[:, 0].tolist()
+        [1.0, 0.0, 1.0, 2.0]
     """
     members, mean = len(ensemble), ensemble.mean(0)
     apart = ensemble[0] - mean
@@ -70,6 +80,11 @@ def effective_wavelength(error: Array, truth: Array, length: float, ratio: float
         error, truth: spectra `(N//2 + 1,)`, better means over many states; the first and last rings are left out.
         length: side of the square.
         ratio: of error to truth [1].
+
+    Examples:
+        >>> truth = 1.0 / jnp.maximum(jnp.arange(17.0), 1.0) ** 2
+        >>> round(float(effective_wavelength(jnp.full(17, 0.02), truth, length=100.0)), 1)  # wavenumber 5
+        20.0
     """
     noise = jnp.log(error[1:-1] / truth[1:-1]) - jnp.log(ratio)
     noise = jnp.clip(jnp.where(jnp.isnan(noise), jnp.inf, noise), -FAR, FAR)
