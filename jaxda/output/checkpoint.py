@@ -76,15 +76,19 @@ _RAISED = ("_SignalingThread.run()", "Failed to run", "Save Finalize", "Finalize
 logging.get_absl_logger().addFilter(lambda line: not any(words in str(line.msg) for words in _NEEDLESS + _RAISED))
 
 
-def _after_its_end(kind, error, trace, hook=sys.excepthook):
+def _expect_closed_loops(quiet=set()) -> None:  # noqa: B006 (the hooks made so far)
     """Say nothing of a loop that is closed: Orbax ends it when one array of a save cannot be written, and tensorstore's
     threads miss it for each of the others, with a traceback. The first error is raised by `wait`.
     """
-    if kind is not RuntimeError or str(error) != "Event loop is closed":
-        hook(kind, error, trace)
+    hook = sys.excepthook  # of several processes it is that of `ending`, which would end them all
 
+    def but_for_closed_loops(kind, error, trace):
+        if kind is not RuntimeError or str(error) != "Event loop is closed":
+            hook(kind, error, trace)
 
-sys.excepthook = _after_its_end
+    if hook not in quiet:
+        quiet.add(but_for_closed_loops)
+        sys.excepthook = but_for_closed_loops
 
 
 class Checkpoints:
@@ -109,6 +113,7 @@ class Checkpoints:
         self.folder = Path(folder).resolve()
         if not create and not self.folder.is_dir():
             raise FileError(f"{folder}: no such folder; give one that scripts/train_vit.py wrote")
+        _expect_closed_loops()
         first = jax.process_index() == 0
         if create and first:
             for left in self.folder.glob(".*.whole"):  # of somebody who was killed before it had its name

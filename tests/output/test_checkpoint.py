@@ -66,6 +66,17 @@ def test_files_are_few_however_many_arrays_or_two_an_array(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_closed_loop_is_nothing_to_end_for_other_errors_are(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(str(error)))
+    for name in ("one", "two"):
+        with Checkpoints(tmp_path / name):
+            pass
+    for text in ("Event loop is closed", "another"):
+        sys.excepthook(RuntimeError, RuntimeError(text), None)
+    assert told == ["another"]
+
+
 def test_one_sort_goes_on_with_the_other(saved):
     for packed in (False, True):
         with Checkpoints(saved, packed=packed) as checkpoints:
