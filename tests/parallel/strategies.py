@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 os.environ["NPROC"] = "32"
+os.environ.pop("JAX_NUM_CPU_DEVICES", None)  # that of the tests' own process
 
 from functools import partial
 
