@@ -43,6 +43,8 @@ FilterConfig = Annotated[
     Field(discriminator="kind"),
 ]
 Change = dict[str, float | int | bool]
+#: the kinds of forecast that a surrogate takes part in
+WITH_WEIGHTS = ("surrogate", "hybrid")
 #: settings that name files or folders
 PATHS = (("nature", "file"), ("series", "file"), ("surrogate", "folder"), ("surrogate", "correction"))
 #: names stand in files, legends and on the command line
@@ -152,7 +154,7 @@ class ExperimentConfig:
             short = f"nature.climate_days = {self.nature.climate_days:g} holds {climate_states} states"
             raise ValueError(f"{short}, {needed} are needed; use at least {needed * self.interval_hours / 24:g}")
         for name, own in self.filters.items():
-            if own.online and self.forecast_of(name) not in ("surrogate", "hybrid"):
+            if own.online and self.forecast_of(name) not in WITH_WEIGHTS:
                 wrong = f'filters.{name}.online = true, but its forecast is the "{self.forecast_of(name)}"'
                 raise ValueError(f'{wrong}; use forecast = "surrogate" or "hybrid"')
         if "perfect" in map(self.forecast_of, self.filters) and truth.shape != forecast.shape:

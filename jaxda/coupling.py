@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pydantic import ValidationError
 
 from jaxda import surrogate, twin
-from jaxda.config import ExperimentConfig
+from jaxda.config import WITH_WEIGHTS, ExperimentConfig
 from jaxda.filters.baselines import Climate
 from jaxda.forecast import lead_hours_of, make_step
 from jaxda.models import sqg, vit
@@ -102,7 +102,7 @@ def check(config: ExperimentConfig) -> None:
     first = {config.forecast_of(name): name for name in reversed(config.filters)}  # all of a kind have the same
     for kind, name in first.items():
         try:
-            if kind in ("surrogate", "hybrid"):
+            if kind in WITH_WEIGHTS:
                 _read(config, kind)
         except ValueError as error:
             raise ValueError(f"filters.{name}: {error}") from None

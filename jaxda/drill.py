@@ -250,11 +250,12 @@ class Drill:
         if kill is not None:
             time.sleep(kill[1])
             ranks[kill[0]].kill()
-            try:  # as srun --kill-on-bad-exit does: the other is told, and ended half a minute later
-                ranks[1 - kill[0]].terminate()
-                ranks[1 - kill[0]].wait(30)
+            other = ranks[1 - kill[0]]
+            other.terminate()  # as srun --kill-on-bad-exit does: it is told, and ended half a minute later
+            try:
+                other.wait(30)
             except subprocess.TimeoutExpired:
-                ranks[1 - kill[0]].kill()
+                other.kill()
         return [rank.wait(600) for rank in ranks]
 
 

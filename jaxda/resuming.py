@@ -147,8 +147,8 @@ class Progress:
             if trouble:
                 launch.say(f"{trouble}: goes back before cycle {done}", sys.stderr)
             upto = int(launch.from_first(np.asarray(done)))
-        weights = config.forecast_of(name) in ("surrogate", "hybrid")
-        self._checkpoints = Checkpoints(out / FOLDER / name, upto=upto, packed=weights)
+        packed = config.forecast_of(name) in configuration.WITH_WEIGHTS
+        self._checkpoints = Checkpoints(out / FOLDER / name, upto=upto, packed=packed)
         self._chunks: list[Chunk] = []
 
     def __enter__(self) -> Progress:

@@ -5,6 +5,7 @@ import dataclasses
 import calling
 import jax
 import jax.numpy as jnp
+import netCDF4
 import numpy as np
 import pytest
 
@@ -101,6 +102,15 @@ def test_the_file_holds_what_was_diagnosed(ran):
         np.testing.assert_allclose(own.detail.skill.square.sum(1), (error**2).sum((1, 2, 3)), rtol=1e-5)
         of_error = own.detail.spectra[:, diagnostics.PARTS.index("error"), 0]
         np.testing.assert_allclose(of_error.sum(-1), (error**2).mean((1, 2, 3)), rtol=1e-4)
+
+
+def test_a_file_of_an_earlier_version_is_said_to_be_one(tmp_path):
+    with netCDF4.Dataset(tmp_path / "old.nc", "w") as nc:
+        for name in ("experiment", "t", "rank"):
+            nc.createDimension(name, 2)
+        nc.createVariable("ranks", "i4", ("experiment", "t", "rank"))
+    with pytest.raises(FileError, match=r"old\.nc: is of an earlier version; run scripts/osse\.py again"):
+        diagnostics_file.read(tmp_path / "old.nc", {"LETKF": 1})
 
 
 def test_all_are_drawn_and_again_the_same(ran):

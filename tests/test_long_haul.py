@@ -70,6 +70,20 @@ def test_a_sample_counts_what_is_held():
     assert abs(memory.sample(0.0, 1).arrays - before.arrays) < 100
 
 
+def test_how_far_a_run_is_by_its_checkpoints(tmp_path):
+    assert script.done_in(tmp_path) == 0
+    for name in (
+        "checkpoints/9",
+        "checkpoints/10",
+        "checkpoints/11.orbax-checkpoint-tmp/state",
+        "checkpoints/LETKF/30",
+    ):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "checkpoints" / "note").write_text("")
+    assert script.done_in(tmp_path) == 30
+    assert script.done_in(tmp_path / "checkpoints" / "LETKF") == 0
+
+
 def test_samples_are_written_once_a_cycle_is_done(tmp_path):
     counts = iter([0, 0, 3, 3, 4, *[5] * 10_000])
     with memory.watching(tmp_path / "memory.csv", lambda: next(counts), 0.01) as found:

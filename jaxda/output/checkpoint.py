@@ -71,24 +71,26 @@ with suppress(ImportError):
 
 
 #: of what Orbax logs: a line at each save of arrays that are not packed; tracebacks of a save that `wait` raises again
-_NEEDLESS = ("Skipping merge of OCDBT",)
-_RAISED = ("_SignalingThread.run()", "Failed to run", "Save Finalize", "Finalize thread", "Checkpointer failed")
-logging.get_absl_logger().addFilter(lambda line: not any(words in str(line.msg) for words in _NEEDLESS + _RAISED))
+_NEEDLESS = (
+    "Skipping merge of OCDBT",
+    *("_SignalingThread.run()", "Failed to run", "Save Finalize thread", "Checkpointer failed"),
+)
+logging.get_absl_logger().addFilter(lambda line: not any(words in str(line.msg) for words in _NEEDLESS))
 
 
-def _expect_closed_loops(quiet=set()) -> None:  # noqa: B006 (the hooks made so far)
-    """Say nothing of a loop that is closed: Orbax ends it when one array of a save cannot be written, and tensorstore's
-    threads miss it for each of the others, with a traceback. The first error is raised by `wait`.
+class _ButClosedLoops:
+    """A `sys.excepthook` that says nothing of a loop that is closed, and asks another about all else.
+
+    Orbax ends its loop when one array of a save cannot be written, and tensorstore's threads miss it for each of the
+    others. The first error is raised by `wait`; of several processes each of these would end them all (`ending`).
     """
-    hook = sys.excepthook  # of several processes it is that of `ending`, which would end them all
 
-    def but_for_closed_loops(kind, error, trace):
+    def __init__(self, hook):
+        self._hook = hook
+
+    def __call__(self, kind, error, trace):
         if kind is not RuntimeError or str(error) != "Event loop is closed":
-            hook(kind, error, trace)
-
-    if hook not in quiet:
-        quiet.add(but_for_closed_loops)
-        sys.excepthook = but_for_closed_loops
+            self._hook(kind, error, trace)
 
 
 class Checkpoints:
@@ -113,7 +115,8 @@ class Checkpoints:
         self.folder = Path(folder).resolve()
         if not create and not self.folder.is_dir():
             raise FileError(f"{folder}: no such folder; give one that scripts/train_vit.py wrote")
-        _expect_closed_loops()
+        if not isinstance(sys.excepthook, _ButClosedLoops):
+            sys.excepthook = _ButClosedLoops(sys.excepthook)
         first = jax.process_index() == 0
         if create and first:
             for left in self.folder.glob(".*.whole"):  # of somebody who was killed before it had its name

@@ -114,7 +114,7 @@ def read(path: str | Path, members: Mapping[str, int]) -> dict[str, Stored]:
         get = lambda name, where: np.ma.filled(values_of(nc[name], path, where))
         try:
             if nc["ranks"].dimensions[-1] != "t":
-                raise KeyError("ranks of each time, as an earlier version had them")
+                raise FileError(f"{path}: is of an earlier version; run scripts/osse.py again with this one")
             done = dict(zip(nc["experiment"][:], get("cycles", ...), strict=True))
             for which, (name, count) in enumerate(done.items()):
                 if not count or name not in members:

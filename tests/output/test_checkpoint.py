@@ -57,13 +57,13 @@ def test_the_best_and_the_last_three_are_kept_bit_for_bit(saved):
                 np.testing.assert_array_equal(a, b)
 
 
-def test_files_are_few_however_many_arrays_or_two_an_array(tmp_path, capfd):
+def test_files_are_few_however_many_arrays_or_two_an_array(tmp_path, caplog):
     arrays = {str(number): jnp.full(3, number) for number in range(40)}
     for packed, fewest, most in ((True, 5, 20), (False, 80, 100)):
         with Checkpoints(tmp_path / str(packed), packed=packed) as checkpoints:
             checkpoints.save(1, arrays, {}, 0.0)
         assert fewest <= len([path for path in tmp_path.glob(f"{packed}/1/state/**/*") if path.is_file()]) <= most
-    assert capfd.readouterr().err == ""
+    assert not caplog.records
 
 
 def test_a_closed_loop_is_nothing_to_end_for_other_errors_are(tmp_path, monkeypatch):
