@@ -32,7 +32,7 @@ def costs(path: str | Path, curves: Mapping[str, tuple], xlabel: str, title: str
         points = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5, "capsize": 3}
         axes.errorbar(x, middle, spread, linestyle="none", **points)
         line = {"color": colour, "linestyle": style.LINES[i % len(style.LINES)], "linewidth": 1.5}
-        axes.plot(x, 1e3 * factor * x**power, label=f"{name}: $x^{{{power:.2f}}}$", **line)
+        axes.plot(x, 1e3 * factor * x**power, label=f"{name}: power {power:.2f}", **line)
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="time of a unit, median and range [ms]")
     ticks = sorted({float(x) for sizes, *_ in curves.values() for x in sizes})
     axes.set_xticks(ticks, [f"{tick:.6g}" for tick in ticks])

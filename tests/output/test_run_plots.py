@@ -1,5 +1,8 @@
 """Figures of runs: what is drawn where, read from the figure before it is written."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -38,6 +41,15 @@ def test_dollars_in_titles_and_names_begin_no_formula(tmp_path):
         path, {"": {r"$\frac$": np.linspace(0.5, 2.0, 7)}}, np.arange(7.0), "K", 1.0, r"$\x$"
     )
     assert path.stat().st_size > 1000
+
+
+def test_our_own_words_need_no_formula():
+    """`style.save` draws none: a dollar of ours would be seen."""
+    modules = [path for path in Path(style.__file__).parent.glob("*.py") if "plots" in path.name]
+    assert len(modules) > 5
+    for path in modules:
+        words = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        assert not [word for word in words if isinstance(word, str) and "$" in word], path
 
 
 def test_errors_are_drawn_against_days_with_the_observation_error(drawn):
@@ -117,7 +129,7 @@ def test_spectra_are_drawn_from_the_longest_wave_to_the_last_whole_ring(drawn):
     lines = {line.get_label(): line for line in axes.get_lines()}
     for part, own in zip(diagnostics.PARTS, spectra, strict=True):
         np.testing.assert_allclose(lines[part].get_xydata(), np.stack([np.arange(1, 16), own[1:-1]], 1))
-    slope = np.polyfit(np.log(lines["slope $-5/3$"].get_xdata()), np.log(lines["slope $-5/3$"].get_ydata()), 1)[0]
+    slope = np.polyfit(*np.log(lines["slope \N{MINUS SIGN}5/3"].get_xydata()).T, 1)[0]
     assert slope == pytest.approx(-5 / 3)
     assert axes.texts[0].get_text() == "resolved: 5000 km"
     assert axes.get_lines()[-1].get_xdata()[0] == 4.0
