@@ -26,7 +26,8 @@ def _slope(axes, spectra: Sequence[np.ndarray]) -> None:
     """A line over the waves that are neither forced by the jet nor damped, above the curves."""
     inertial = np.arange(3, max(5, len(spectra[0]) // 2))
     height = max(np.max(np.asarray(own)[inertial] * inertial ** (5 / 3)) for own in spectra)
-    axes.loglog(inertial, 1.3 * height * inertial ** (-5 / 3), color="0.4", linewidth=1.2, label="slope \N{MINUS SIGN}5/3")
+    line = {"color": "0.4", "linewidth": 1.2, "label": "slope \N{MINUS SIGN}5/3"}
+    axes.loglog(inertial, 1.3 * height * inertial ** (-5 / 3), **line)
 
 
 def _octaves(count: int) -> np.ndarray:
