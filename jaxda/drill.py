@@ -245,7 +245,7 @@ class Drill:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        launcher = {"JAXDA_LAUNCH": "torchrun", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         ranks = [run.start(folder, **launcher, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
         if kill is not None:
             time.sleep(kill[1])
