@@ -152,11 +152,17 @@ class Drill:
 
     def changed(self, fault: str, name: str, path: Path, folder: Path, cut: float | None = None) -> None:
         """Flip a bit of a file, or cut it off at a part of its length, and go on."""
-        data = bytearray(path.read_bytes())
         if cut is None:
-            data[self.random.integers(len(data))] ^= 1 << self.random.integers(8)
-        path.write_bytes(data if cut is None else data[: int(cut * len(data))])
+            self._flip(path)
+        else:
+            os.truncate(path, int(cut * path.stat().st_size))
         self.judge(fault, name, folder)
+
+    def _flip(self, path: Path) -> None:
+        """Another bit somewhere in a file."""
+        data = bytearray(path.read_bytes())
+        data[self.random.integers(len(data))] ^= 1 << self.random.integers(8)
+        path.write_bytes(data)
 
     def checkpoints_changed(self, name: str, positions: int) -> None:
         """The newest checkpoint cut off at so many positions, and a bit flipped in each of its files."""
@@ -174,13 +180,14 @@ class Drill:
     def files_changed(self) -> None:
         """A bit flipped in each kind of file but checkpoints."""
         stopped = {"osse": ("run/fields/*", "run/config.toml", "run/record.json")}
-        stopped |= {"realtime": ("watch/*.nc", "run/start.npz", "run/status.csv")}
+        stopped |= {"realtime": ("run/start.npz", "run/status.csv")}
         where = {"osse": "run/checkpoints/*/[0-9]*", "realtime": "run/checkpoints/[0-9]*"}
         for name, patterns in stopped.items():
             for pattern in patterns:
                 own = self.interrupted(name, where[name])
                 path = sorted(own.glob(pattern))[-1]
-                self.changed(f"bit flipped in {path.name if name == 'realtime' else pattern[4:]}", name, path, own)
+                self.changed(f"bit flipped in {pattern[4:]}", name, path, own)
+        self._observations_changed(where["realtime"])
         for file in ("analysis.nc", "scores.csv", "SHA256SUMS"):
             own = self.folder / "own"
             shutil.copytree(self.folder / "whole-osse", own)
@@ -188,6 +195,21 @@ class Drill:
         for _ in range(5):
             own = self._half_nature()
             self.changed("bit flipped in run.nc", "nature", own / "run.nc", own)
+
+    def _observations_changed(self, where: str) -> None:
+        """A bit flipped in a file of observations; a run that sees it puts it aside and waits: it is sent again."""
+        run, own = self.runs["realtime"], self.interrupted("realtime", where)
+        path = sorted(own.glob("watch/*.nc"))[-1]
+        good = path.read_bytes()
+        self._flip(path)
+        process, aside = run.fork(own), own / "watch" / "rejected" / path.name
+        while process.exitcode is None and not aside.exists():
+            process.join(0.02)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGTERM)
+            _ended(process)
+            path.write_bytes(good)
+        self.judge("bit flipped in an observation file", "realtime", own)
 
     def _half_nature(self) -> Path:
         """A nature run that has half of its states."""
